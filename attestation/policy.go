@@ -1,0 +1,278 @@
+package attestation
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Digest is 32 bytes that read as hex in TOML and JSON.
+type Digest [32]byte
+
+// MarshalText writes 64 hex digits.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(d[:])), nil }
+
+// UnmarshalText reads 64 hex digits.
+func (d *Digest) UnmarshalText(b []byte) error {
+	raw, err := hex.DecodeString(string(b))
+	if err != nil || len(raw) != 32 {
+		return fmt.Errorf("digest: got %d characters, want 64 hex digits", len(b))
+	}
+	*d = Digest(raw)
+	return nil
+}
+
+// Duration reads as "168h" in TOML.
+type Duration time.Duration
+
+// MarshalText writes Go's duration form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads Go's duration form; it must be positive.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil || v <= 0 {
+		return fmt.Errorf("duration: got %.40q, want a positive one such as 24h", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Policy is what a client demands. Absent fields (nil, zero) constrain
+// nothing by themselves; Combine fills in the strict defaults.
+//
+// Widening: TDX.TCBStatuses and SNP.Products replace the default where a file
+// sets them (never with Revoked). Everything else can only narrow it.
+type Policy struct {
+	Registry        string            `toml:"registry,omitempty" json:"registry,omitempty"` // "required" or "none": then pins stand alone
+	Releases        []Digest          `toml:"releases,omitempty" json:"releases,omitempty"` // pinned manifest digests
+	ReleaseFloor    uint64            `toml:"release_floor,omitempty" json:"release_floor,omitempty"`
+	Rebuilders      []Digest          `toml:"rebuilders,omitempty" json:"rebuilders,omitempty"` // Ed25519 keys
+	Models          map[string]string `toml:"models,omitempty" json:"models,omitempty"`         // name -> weights root
+	Platforms       []Digest          `toml:"platforms,omitempty" json:"platforms,omitempty"`   // allow-list of platform ids
+	BannedPlatforms []Digest          `toml:"banned_platforms,omitempty" json:"banned_platforms,omitempty"`
+	Ages            Ages              `toml:"ages,omitempty" json:"ages"`
+	TDX             TDXPolicy         `toml:"tdx,omitempty" json:"tdx"`
+	SNP             SNPPolicy         `toml:"snp,omitempty" json:"snp"`
+}
+
+// Ages are the oldest that proofs may be.
+type Ages struct {
+	Collateral  Duration `toml:"collateral,omitempty" json:"collateral"`     // TCB info, QE identity, PCK CRL
+	Registry    Duration `toml:"registry,omitempty" json:"registry"`         // proven registry state
+	Beacon      Duration `toml:"beacon,omitempty" json:"beacon"`             // with a cached quote
+	BeaconFresh Duration `toml:"beacon_fresh,omitempty" json:"beacon_fresh"` // with a quote over the client's nonce
+}
+
+// TDXPolicy is the part of a policy about Intel TDX.
+type TDXPolicy struct {
+	TCBStatuses   []string `toml:"tcb_statuses,omitempty" json:"tcb_statuses,omitempty"`
+	MinEvalNumber uint32   `toml:"min_eval_number,omitempty" json:"min_eval_number,omitempty"`
+}
+
+// SNPTCB is one AMD TCB version, field by field. FMC exists on Turin only.
+type SNPTCB struct {
+	FMC        uint8 `toml:"fmc,omitempty" json:"fmc,omitempty"`
+	Bootloader uint8 `toml:"bootloader,omitempty" json:"bootloader"`
+	TEE        uint8 `toml:"tee,omitempty" json:"tee"`
+	SNP        uint8 `toml:"snp,omitempty" json:"snp"`
+	Microcode  uint8 `toml:"microcode,omitempty" json:"microcode"`
+}
+
+// SNPPolicy is the part of a policy about AMD SEV-SNP.
+type SNPPolicy struct {
+	Products []string          `toml:"products,omitempty" json:"products,omitempty"` // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
+	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"`   // by product
+	AllowSMT *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"`
+}
+
+// MaxPolicyBytes bounds a policy file.
+const MaxPolicyBytes = 1 << 20
+
+// ParsePolicy reads a TOML policy; an unknown key is an error.
+func ParsePolicy(b []byte) (*Policy, error) {
+	if len(b) > MaxPolicyBytes {
+		return nil, fmt.Errorf("policy: size: got %d bytes, want at most %d", len(b), MaxPolicyBytes)
+	}
+	var p Policy
+	md, err := toml.Decode(string(b), &p)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	if un := md.Undecoded(); len(un) > 0 {
+		return nil, fmt.Errorf("policy: unknown key %q", un[0].String())
+	}
+	if p.Registry != "" && p.Registry != "required" && p.Registry != "none" {
+		return nil, fmt.Errorf("policy: registry: got %.40q, want \"required\" or \"none\"", p.Registry)
+	}
+	if slices.Contains(p.TDX.TCBStatuses, "Revoked") {
+		return nil, fmt.Errorf("policy: tdx.tcb_statuses: Revoked can never be allowed")
+	}
+	for _, s := range p.TDX.TCBStatuses {
+		if !slices.Contains(tcbStatuses, s) {
+			return nil, fmt.Errorf("policy: tdx.tcb_statuses: got %.40q, want one of %v", s, tcbStatuses)
+		}
+	}
+	for _, s := range p.SNP.Products {
+		if !slices.Contains(snpProducts, s) {
+			return nil, fmt.Errorf("policy: snp.products: got %.40q, want one of %v", s, snpProducts)
+		}
+	}
+	for name, root := range p.Models {
+		if err := CheckModelName(name); err != nil {
+			return nil, fmt.Errorf("policy: models: %w", err)
+		}
+		if err := checkWeightsRoot(root); err != nil {
+			return nil, fmt.Errorf("policy: models: %s: %w", name, err)
+		}
+	}
+	return &p, nil
+}
+
+var (
+	tcbStatuses = []string{"UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"}
+	snpProducts = []string{"Genoa", "Turin", "Milan"}
+)
+
+// Default is the strict built-in policy. It names no releases or roots, so by
+// itself, with no registry, it accepts nothing.
+func Default() *Policy {
+	no := false
+	return &Policy{
+		Registry: "required",
+		Ages: Ages{
+			Collateral:  Duration(7 * 24 * time.Hour),
+			Registry:    Duration(time.Hour),
+			Beacon:      Duration(15 * time.Minute),
+			BeaconFresh: Duration(time.Hour),
+		},
+		TDX: TDXPolicy{TCBStatuses: []string{"UpToDate"}},
+		SNP: SNPPolicy{
+			Products: []string{"Genoa", "Turin"},
+			// AMD publishes no TCB status service. These are the versions of AMD-SB-3019
+			// (signature verification of microcode, 2025), below which a host's owner may
+			// load microcode of their own.
+			MinTCB: map[string]SNPTCB{
+				"Milan": {Bootloader: 4, SNP: 24, Microcode: 0xdb},
+				"Genoa": {Bootloader: 9, SNP: 23, Microcode: 0x54},
+				"Turin": {FMC: 1, Bootloader: 1, TEE: 1, SNP: 1, Microcode: 0x3e},
+			},
+			AllowSMT: &no,
+		},
+	}
+}
+
+// Effective is a policy with every required field. Its zero value rejects everything.
+type Effective struct {
+	p     Policy
+	valid bool
+}
+
+// Policy returns a copy of what is in force.
+func (e Effective) Policy() Policy { return e.p }
+
+// Valid reports whether e was made by Combine.
+func (e Effective) Valid() bool { return e.valid }
+
+// Combine returns the strictest of the built-in defaults, the file (may be
+// nil) and the registry's floor documents (DESIGN section 3): allow-sets
+// intersect, floors take the maximum, ages the minimum, bans the union.
+func Combine(file *Policy, floors ...*Policy) (Effective, error) {
+	p := *Default()
+	if file != nil {
+		if file.TDX.TCBStatuses != nil {
+			p.TDX.TCBStatuses = file.TDX.TCBStatuses
+		}
+		if file.SNP.Products != nil {
+			p.SNP.Products = file.SNP.Products
+		}
+		if file.SNP.AllowSMT != nil {
+			p.SNP.AllowSMT = file.SNP.AllowSMT
+		}
+		if file.Registry != "" {
+			p.Registry = file.Registry
+		}
+		p = narrow(p, *file)
+	}
+	for _, f := range floors {
+		p = narrow(p, *f)
+		if f.SNP.AllowSMT != nil && !*f.SNP.AllowSMT {
+			p.SNP.AllowSMT = f.SNP.AllowSMT
+		}
+	}
+	if len(p.TDX.TCBStatuses) == 0 && len(p.SNP.Products) == 0 {
+		return Effective{}, fmt.Errorf("policy: tdx.tcb_statuses and snp.products are both empty: nothing could be accepted")
+	}
+	return Effective{p, true}, nil
+}
+
+func narrow(p, q Policy) Policy {
+	p.Releases = intersect(p.Releases, q.Releases)
+	p.Rebuilders = intersect(p.Rebuilders, q.Rebuilders)
+	p.Platforms = intersect(p.Platforms, q.Platforms)
+	p.BannedPlatforms = append(slices.Clone(p.BannedPlatforms), q.BannedPlatforms...)
+	p.ReleaseFloor = max(p.ReleaseFloor, q.ReleaseFloor)
+	p.Ages.Collateral = youngest(p.Ages.Collateral, q.Ages.Collateral)
+	p.Ages.Registry = youngest(p.Ages.Registry, q.Ages.Registry)
+	p.Ages.Beacon = youngest(p.Ages.Beacon, q.Ages.Beacon)
+	p.Ages.BeaconFresh = youngest(p.Ages.BeaconFresh, q.Ages.BeaconFresh)
+	p.TDX.TCBStatuses = intersect(p.TDX.TCBStatuses, q.TDX.TCBStatuses)
+	p.TDX.MinEvalNumber = max(p.TDX.MinEvalNumber, q.TDX.MinEvalNumber)
+	p.SNP.Products = intersect(p.SNP.Products, q.SNP.Products)
+	tcb := make(map[string]SNPTCB, len(p.SNP.MinTCB))
+	for _, m := range []map[string]SNPTCB{p.SNP.MinTCB, q.SNP.MinTCB} {
+		for k, v := range m {
+			o := tcb[k]
+			tcb[k] = SNPTCB{max(o.FMC, v.FMC), max(o.Bootloader, v.Bootloader), max(o.TEE, v.TEE), max(o.SNP, v.SNP), max(o.Microcode, v.Microcode)}
+		}
+	}
+	p.SNP.MinTCB = tcb
+	models := make(map[string]string, len(p.Models)+len(q.Models))
+	for _, m := range []map[string]string{p.Models, q.Models} {
+		for name, root := range m {
+			if o, ok := models[name]; ok && o != root {
+				root = conflict // two roots for one name: no root matches
+			}
+			models[name] = root
+		}
+	}
+	p.Models = models
+	return p
+}
+
+// conflict is no weights root, so nothing equals it.
+const conflict = "conflict"
+
+func intersect[T comparable](a, b []T) []T {
+	if b == nil {
+		return a
+	}
+	if a == nil {
+		return b
+	}
+	out := []T{}
+	for _, x := range a {
+		if slices.Contains(b, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func youngest(a, b Duration) Duration {
+	if b == 0 || a != 0 && a < b {
+		return a
+	}
+	return b
+}
+
+// Describe returns the policy as TOML.
+func (e Effective) Describe() (string, error) {
+	sort.Strings(e.p.TDX.TCBStatuses)
+	b, err := toml.Marshal(e.p)
+	return string(b), err
+}

@@ -1,0 +1,411 @@
+package attestation
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"cocoon/attestation/internal/testtrust"
+)
+
+// Verdict is the answer to "may this be given a key". Its zero value is no answer.
+type Verdict string
+
+// The three verdicts.
+const (
+	Accepted      Verdict = "accepted"
+	NotAcceptable Verdict = "not_acceptable" // real evidence that the policy refuses
+	NotAuthentic  Verdict = "not_authentic"  // not what it claims to be
+)
+
+// Assurance says what stands behind evidence. Its zero value is neither.
+type Assurance string
+
+// Hardware is a vendor's own root; test is a software root.
+const (
+	AssuranceHardware Assurance = "hardware"
+	AssuranceTest     Assurance = "test"
+)
+
+// CPUClaims is what authenticated CPU evidence says. It means nothing unless
+// the checks in the same report passed.
+type CPUClaims struct {
+	Assurance   Assurance
+	Product     string // "tdx", or AMD's product line
+	PlatformKey []byte // PPID (TDX) or CHIP_ID (SNP)
+	ReportData  [64]byte
+	Launch      Launch    // measurements, as a release lists them
+	Signed      [32]byte  // SHA-256 of the part of the quote that is signed
+	ValidFrom   time.Time // latest issue date of the collateral used
+	ValidUntil  time.Time // when the first piece of collateral expires or grows too old
+	TCBStatus   string
+	Advisories  []string
+}
+
+// CPUVerifier authenticates one vendor's CPU evidence, and applies the
+// policy's section on it. It records every check of Names for its TEE.
+type CPUVerifier interface {
+	TEE() TEE
+	VerifyCPU(ev *CPUEvidence, p Policy, now time.Time, r *Report) CPUClaims
+}
+
+// Config makes a Verifier.
+type Config struct {
+	Policy *Policy       // the client's own; nil for the strict default
+	CPU    []CPUVerifier // by TEE; evidence of another TEE is refused
+	Chain  ChainVerifier // nil: beacons cannot be proven, so nothing is complete
+	Test   testtrust.Permission
+}
+
+// Verifier verifies evidence under one policy. Its zero value refuses everything.
+type Verifier struct{ cfg Config }
+
+// NewVerifier checks that the policy can be combined.
+func NewVerifier(c Config) (*Verifier, error) {
+	if _, err := Combine(c.Policy); err != nil {
+		return nil, err
+	}
+	return &Verifier{c}, nil
+}
+
+// Expect is the context of one verification: what the caller wants proven.
+type Expect struct {
+	Now      time.Time     // the caller's clock
+	Nonce    [32]byte      // the nonce sent with Attest
+	Fresh    bool          // the CPU quote must carry Nonce itself
+	WorkerID Address       // the worker that was dialled; zero: not asked
+	Registry *RegistryView // nil: not given
+	Record   *RecordView   // nil: not given
+}
+
+// Result is one verification's outcome, for showing. Only Verified opens a channel.
+type Result struct {
+	Verdict   Verdict   `json:"verdict"`
+	Assurance Assurance `json:"assurance"`
+	Complete  bool      `json:"complete"` // every context (image, binding, chain) was given and checked
+	Checks    []Check   `json:"checks"`
+	TEE       TEE       `json:"tee"`
+	Product   string    `json:"product,omitempty"`
+	TCBStatus string    `json:"tcb_status,omitempty"`
+	Advisory  []string  `json:"advisories,omitempty"`
+	Platform  Digest    `json:"platform_id"`
+	Bundle    Digest    `json:"bundle_sha256"`
+	Expires   time.Time `json:"expires"`
+
+	verified *Verified
+}
+
+// Verified is the proof that verification succeeded, and completely. Only
+// this package makes one; its zero value, and nil, are refused everywhere.
+type Verified struct {
+	ok        bool
+	keyset    *Keyset
+	raw       []byte
+	digest    [32]byte
+	bundle    [32]byte
+	config    *WorkerConfig
+	release   *Release
+	assurance Assurance
+	platform  [32]byte
+	expires   time.Time
+}
+
+// ErrNotVerified is the error of every refusal by Result.Verified.
+var ErrNotVerified = errors.New("worker not verified")
+
+// Verified returns the proof, or an error that names the first failed check.
+func (r *Result) Verified() (*Verified, error) {
+	if r == nil || r.verified == nil || !r.verified.ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotVerified, r.why())
+	}
+	return r.verified, nil
+}
+
+func (r *Result) why() string {
+	if r == nil {
+		return "nothing was verified"
+	}
+	for _, o := range []Outcome{Fail, Skip} {
+		for _, c := range r.Checks {
+			if c.Outcome == o {
+				return string(r.Verdict) + ": " + c.String()
+			}
+		}
+	}
+	return string(r.Verdict)
+}
+
+// Err returns nil if the verdict is accepted, else an error naming the first failed check.
+func (r *Result) Err() error {
+	if r != nil && r.Verdict == Accepted {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrNotVerified, r.why())
+}
+
+// Keyset is the attested keyset. The caller must not change it.
+func (v *Verified) Keyset() *Keyset { return v.keyset }
+
+// KeysetBytes is the keyset's canonical CBOR, as hashed. The caller must not change it.
+func (v *Verified) KeysetBytes() []byte { return v.raw }
+
+// KeysetDigest is SHA-256 of the keyset's canonical CBOR.
+func (v *Verified) KeysetDigest() [32]byte { return v.digest }
+
+// BundleDigest is SHA-256 of the bundle that was verified.
+func (v *Verified) BundleDigest() [32]byte { return v.bundle }
+
+// WorkerConfig is the config document the keyset commits to. The caller must not change it.
+func (v *Verified) WorkerConfig() *WorkerConfig { return v.config }
+
+// Release is the manifest of the image. The caller must not change it.
+func (v *Verified) Release() *Release { return v.release }
+
+// Assurance says what stands behind the evidence.
+func (v *Verified) Assurance() Assurance { return v.assurance }
+
+// Platform is the machine's id.
+func (v *Verified) Platform() [32]byte { return v.platform }
+
+// Expires is when the first thing that v rests on runs out.
+func (v *Verified) Expires() time.Time { return v.expires }
+
+// Current returns nil if v is a success of Verify and has not expired at now.
+// It is asked before every job.
+func (v *Verified) Current(now time.Time) error {
+	switch {
+	case v == nil || !v.ok:
+		return ErrNotVerified
+	case !now.Before(v.expires):
+		return fmt.Errorf("%w: expired at %s", ErrNotVerified, v.expires.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Verify makes every check on a bundle and returns what it found. It never
+// fails otherwise: evidence that cannot be read is not authentic.
+func (v *Verifier) Verify(b *Bundle, e Expect) *Result {
+	if b == nil {
+		return &Result{Verdict: NotAuthentic, Checks: []Check{{Name: "keyset.parse", Outcome: Fail, Reason: "no bundle"}}}
+	}
+	j := &job{v: v, b: b, e: e, now: e.Now}
+	j.run()
+	return j.result(true)
+}
+
+// VerifyCPUEvidence makes the checks on one quote or report alone. Its result
+// is never complete: it says nothing about whose evidence this is.
+func (v *Verifier) VerifyCPUEvidence(ev *CPUEvidence, now time.Time) *Result {
+	j := &job{v: v, b: &Bundle{CPU: *ev}, e: Expect{Now: now}, now: now}
+	j.policy, _ = Combine(v.cfg.Policy)
+	j.cpu()
+	j.assurance()
+	return j.result(false)
+}
+
+// job is one verification in progress.
+type job struct {
+	v        *Verifier
+	b        *Bundle
+	e        Expect
+	now      time.Time // max(clock, newest proven block time)
+	r        Report
+	policy   Effective
+	keyset   *Keyset
+	config   *WorkerConfig
+	release  *Release
+	claims   CPUClaims
+	platform [32]byte
+	expires  time.Time
+}
+
+// until lowers the time at which the result expires.
+func (j *job) until(t time.Time) {
+	if j.expires.IsZero() || !t.IsZero() && t.Before(j.expires) {
+		j.expires = t
+	}
+}
+
+func (j *job) run() {
+	j.beaconProof()
+	if g := j.e.Registry; g != nil && g.ProvenAt.After(j.now) {
+		j.now = g.ProvenAt
+	}
+	j.effectivePolicy()
+	j.keysetChecks()
+	j.cpu()
+	j.assurance()
+	j.binding()
+	j.image()
+	j.models()
+	j.chainAges()
+}
+
+// beaconTime is set by beaconProof when the beacon was proven.
+func (j *job) beaconProof() {
+	k, err := ParseKeyset(j.b.Keyset)
+	if !j.r.Error("keyset.parse", err) {
+		return
+	}
+	j.keyset = k
+	if j.v.cfg.Chain == nil {
+		j.r.Skip("beacon.proof", "no chain to prove it on")
+		j.r.Skip("beacon.fresh", "no chain to prove it on")
+		return
+	}
+	t, err := j.v.cfg.Chain.VerifyBeacon(k.Beacon, j.b.BeaconProof)
+	if !j.r.Error("beacon.proof", err) {
+		j.r.Skip("beacon.fresh", "the beacon was not proven")
+		return
+	}
+	if t.After(j.now) {
+		j.now = t
+	}
+	j.beaconAge(t)
+}
+
+func (j *job) beaconAge(t time.Time) {
+	p, err := Combine(j.v.cfg.Policy)
+	if err != nil {
+		j.r.Error("beacon.fresh", err)
+		return
+	}
+	limit := time.Duration(p.p.Ages.Beacon)
+	if j.e.Fresh {
+		limit = time.Duration(p.p.Ages.BeaconFresh)
+	}
+	if j.r.Expect("beacon.fresh", j.now.Sub(t) <= limit, j.now.Sub(t).Round(time.Second), fmt.Sprintf("at most %s", limit)) {
+		j.until(t.Add(limit))
+	}
+}
+
+// effectivePolicy joins the client's policy with the registry's live floors.
+func (j *job) effectivePolicy() {
+	var floors []*Policy
+	err := func() error {
+		if j.e.Registry == nil {
+			return nil
+		}
+		docs := make(map[[32]byte][]byte, len(j.b.PolicyFloors))
+		for _, d := range j.b.PolicyFloors {
+			docs[sha256.Sum256(d)] = d
+		}
+		for key, en := range j.e.Registry.Entries {
+			if en.Kind != EntryPolicyFloor || !en.Live(j.now) {
+				continue
+			}
+			doc, ok := docs[key]
+			if !ok {
+				return fmt.Errorf("policy floor %x: document not given", key[:8])
+			}
+			p, err := ParsePolicy(doc)
+			if err != nil {
+				return fmt.Errorf("policy floor %x: %w", key[:8], err)
+			}
+			floors = append(floors, p)
+		}
+		return nil
+	}()
+	if err == nil {
+		j.policy, err = Combine(j.v.cfg.Policy, floors...)
+	}
+	switch {
+	case err != nil:
+		j.r.Error("registry.policy-floor", err)
+	case j.e.Registry == nil && !j.standalone():
+		j.r.Skip("registry.policy-floor", "no registry state given")
+	default:
+		j.r.Error("registry.policy-floor", nil)
+	}
+}
+
+// standalone reports whether the client chose to do without a registry.
+func (j *job) standalone() bool {
+	return j.v.cfg.Policy != nil && j.v.cfg.Policy.Registry == "none"
+}
+
+func (j *job) keysetChecks() {
+	if j.keyset == nil {
+		j.r.Skip("keyset.current", "no keyset")
+		return
+	}
+	from, to := time.Unix(j.keyset.NotBefore, 0), time.Unix(j.keyset.NotAfter, 0)
+	ok := !j.now.Before(from) && j.now.Before(to)
+	j.r.Expect("keyset.current", ok, j.now.UTC().Format(time.RFC3339), fmt.Sprintf("%s to %s", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)))
+	j.until(to)
+}
+
+func (j *job) cpu() {
+	for _, c := range j.v.cfg.CPU {
+		if c != nil && c.TEE() == j.b.CPU.TEE && j.policy.Valid() {
+			j.claims = c.VerifyCPU(&j.b.CPU, j.policy.Policy(), j.now, &j.r)
+			j.until(j.claims.ValidUntil)
+			j.platform = PlatformID(j.claims.Product, j.claims.PlatformKey)
+			return
+		}
+	}
+	name := "tdx.parse"
+	if j.b.CPU.TEE == SNP {
+		name = "snp.parse"
+	}
+	j.r.Skip(name, fmt.Sprintf("no verifier for %q", j.b.CPU.TEE))
+}
+
+func (j *job) assurance() {
+	got := j.claims.Assurance
+	ok := got == AssuranceHardware || got == AssuranceTest && j.v.cfg.Test.Granted()
+	j.r.Expect("assurance.allowed", ok, fmt.Sprintf("%q", got), fmt.Sprintf("%q", AssuranceHardware))
+}
+
+func (j *job) result(bundle bool) *Result {
+	res := &Result{
+		Verdict: Accepted, Complete: bundle, Assurance: j.claims.Assurance, Checks: j.r.Checks(),
+		TEE: j.b.CPU.TEE, Product: j.claims.Product, TCBStatus: j.claims.TCBStatus, Advisory: j.claims.Advisories,
+		Platform: Digest(j.platform), Expires: j.expires,
+	}
+	for _, n := range names {
+		if n.TEE != "" && n.TEE != j.b.CPU.TEE || j.r.Passed(n.Name) {
+			continue
+		}
+		if !bundle && n.TEE == "" && n.Name != "assurance.allowed" {
+			res.Complete = false // asked about a quote alone
+			continue
+		}
+		outcome := Skip
+		recorded := false
+		for _, c := range res.Checks {
+			if c.Name == n.Name {
+				recorded = true
+				if c.Outcome == Fail {
+					outcome = Fail
+				}
+			}
+		}
+		if !recorded {
+			res.Checks = append(res.Checks, Check{Name: n.Name, Reason: "not made: an earlier check failed"})
+		}
+		switch {
+		case outcome == Fail && n.Class == Authenticity:
+			res.Verdict = NotAuthentic
+		case outcome == Skip && n.Class == Context:
+			res.Complete = false
+		case res.Verdict == Accepted:
+			res.Verdict = NotAcceptable
+		}
+	}
+	if b := j.b.CPU.TEE; b != TDX && b != SNP {
+		res.Verdict = NotAuthentic
+	}
+	if !bundle {
+		return res
+	}
+	res.Bundle = Digest(j.b.Digest())
+	if res.Verdict == Accepted && res.Complete && j.keyset != nil && j.config != nil && j.release != nil && j.policy.Valid() && !j.claims.ValidUntil.IsZero() && j.now.Before(j.expires) {
+		res.verified = &Verified{
+			ok: true, keyset: j.keyset, raw: j.b.Keyset, digest: sha256.Sum256(j.b.Keyset), bundle: res.Bundle,
+			config: j.config, release: j.release, assurance: j.claims.Assurance, platform: j.platform, expires: j.expires,
+		}
+	}
+	return res
+}
