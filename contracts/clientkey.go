@@ -1,0 +1,40 @@
+package contracts
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrUnsoundKey is a client key under which anyone can sign.
+var ErrUnsoundKey = errors.New("unsound client key")
+
+// CheckClientKey refuses the Ed25519 points of small order, in every encoding (RFC 8032 section 5.1.3 and the
+// non-canonical ones): signatures under them verify without a private key. The channel's code refuses the same.
+func CheckClientKey(key [32]byte) error {
+	y := key
+	y[31] &= 0x7f // the sign of x
+	if lo, hi := y[0], y[31]; hi == 0x7f && lo >= 0xec && lo <= 0xee {
+		for _, b := range y[1:31] {
+			if b != 0xff {
+				return nil
+			}
+		}
+		return fmt.Errorf("%w: %x", ErrUnsoundKey, key) // y = p-1, p, p+1
+	}
+	switch y {
+	case [32]byte{}, [32]byte{1}, smallOrder8a(), smallOrder8b():
+		return fmt.Errorf("%w: %x", ErrUnsoundKey, key)
+	}
+	return nil
+}
+
+// The y of the points of order eight.
+func smallOrder8a() [32]byte {
+	return [32]byte{0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+		0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05}
+}
+
+func smallOrder8b() [32]byte {
+	return [32]byte{0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+		0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a}
+}
