@@ -166,10 +166,13 @@ func (j *job) models() {
 	j.r.Error("model.weights", func() error {
 		p := j.policy.Policy()
 		for _, m := range j.keyset.Models {
+			pin, pinned := p.Models[m.Name]
 			if m.WeightsRoot == Unmeasured {
+				if pin == Unmeasured { // the client's own written choice
+					continue
+				}
 				return fmt.Errorf("model %s: weights are unmeasured", m.Name)
 			}
-			pin, pinned := p.Models[m.Name]
 			if pinned && pin != m.WeightsRoot {
 				return fmt.Errorf("model %s: weights root: got %s, want %s", m.Name, m.WeightsRoot, pin)
 			}
