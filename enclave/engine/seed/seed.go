@@ -16,6 +16,12 @@ import _ "embed"
 //go:embed seed.gguf
 var model string
 
+//go:embed LICENSE.WordNet
+var notice string
+
+// Notice is the text that every copy of the model carries with it.
+func Notice() string { return notice }
+
 // Bytes returns the GGUF file. The slice is a copy, so a caller cannot change
 // what a later caller loads.
 func Bytes() []byte { return []byte(model) }
