@@ -85,9 +85,9 @@ type SNPTCB struct {
 
 // SNPPolicy is the part of a policy about AMD SEV-SNP.
 type SNPPolicy struct {
-	Products []string          `toml:"products,omitempty" json:"products,omitempty"` // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
-	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"`   // by product
-	AllowSMT *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"`
+	Products []string          `toml:"products,omitempty" json:"products,omitempty"`   // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
+	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"`     // by processor: those and "Bergamo" (also Siena)
+	AllowSMT *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"` // absent: allowed
 }
 
 // MaxPolicyBytes bounds a policy file.
@@ -141,7 +141,6 @@ var (
 // Default is the strict built-in policy. It names no releases or roots, so by
 // itself, with no registry, it accepts nothing.
 func Default() *Policy {
-	no := false
 	return &Policy{
 		Registry: "required",
 		Ages: Ages{
@@ -153,15 +152,15 @@ func Default() *Policy {
 		TDX: TDXPolicy{TCBStatuses: []string{"UpToDate"}},
 		SNP: SNPPolicy{
 			Products: []string{"Genoa", "Turin"},
-			// AMD publishes no TCB status service. These are the versions of AMD-SB-3019
-			// (signature verification of microcode, 2025), below which a host's owner may
-			// load microcode of their own.
+			// AMD has no service that says which TCB is current, so these floors are this
+			// project's own: the versions that fleets ran after bulletin AMD-SB-3019 (signature
+			// verification of microcode). A processor without a floor is refused.
 			MinTCB: map[string]SNPTCB{
-				"Milan": {Bootloader: 4, SNP: 24, Microcode: 0xdb},
-				"Genoa": {Bootloader: 9, SNP: 23, Microcode: 0x54},
-				"Turin": {FMC: 1, Bootloader: 1, TEE: 1, SNP: 1, Microcode: 0x3e},
+				"Milan":   {Bootloader: 4, SNP: 24, Microcode: 0xdb},
+				"Genoa":   {Bootloader: 9, SNP: 23, Microcode: 0x54},
+				"Bergamo": {Bootloader: 9, SNP: 23, Microcode: 0x1b},
+				"Turin":   {FMC: 1, Bootloader: 1, TEE: 1, SNP: 4, Microcode: 0x51},
 			},
-			AllowSMT: &no,
 		},
 	}
 }
@@ -190,9 +189,6 @@ func Combine(file *Policy, floors ...*Policy) (Effective, error) {
 		if file.SNP.Products != nil {
 			p.SNP.Products = file.SNP.Products
 		}
-		if file.SNP.AllowSMT != nil {
-			p.SNP.AllowSMT = file.SNP.AllowSMT
-		}
 		if file.Registry != "" {
 			p.Registry = file.Registry
 		}
@@ -200,9 +196,6 @@ func Combine(file *Policy, floors ...*Policy) (Effective, error) {
 	}
 	for _, f := range floors {
 		p = narrow(p, *f)
-		if f.SNP.AllowSMT != nil && !*f.SNP.AllowSMT {
-			p.SNP.AllowSMT = f.SNP.AllowSMT
-		}
 	}
 	if len(p.TDX.TCBStatuses) == 0 && len(p.SNP.Products) == 0 {
 		return Effective{}, fmt.Errorf("policy: tdx.tcb_statuses and snp.products are both empty: nothing could be accepted")
@@ -223,6 +216,9 @@ func narrow(p, q Policy) Policy {
 	p.TDX.TCBStatuses = intersect(p.TDX.TCBStatuses, q.TDX.TCBStatuses)
 	p.TDX.MinEvalNumber = max(p.TDX.MinEvalNumber, q.TDX.MinEvalNumber)
 	p.SNP.Products = intersect(p.SNP.Products, q.SNP.Products)
+	if q.SNP.AllowSMT != nil && !*q.SNP.AllowSMT {
+		p.SNP.AllowSMT = q.SNP.AllowSMT
+	}
 	tcb := make(map[string]SNPTCB, len(p.SNP.MinTCB))
 	for _, m := range []map[string]SNPTCB{p.SNP.MinTCB, q.SNP.MinTCB} {
 		for k, v := range m {
