@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"cocoon/attestation/channel"
+)
+
+// ConnState is a worker's view of one client connection, the same for all its
+// calls. It is safe for concurrent use.
+type ConnState struct {
+	credentials.CommonAuthInfo
+	ekm      [32]byte
+	epoch    any
+	attested atomic.Bool
+}
+
+// AuthType makes ConnState gRPC's AuthInfo.
+func (*ConnState) AuthType() string { return "cocoon-tls" }
+
+// EKM is the connection's exporter value (channel.EKM).
+func (s *ConnState) EKM() [32]byte { return s.ekm }
+
+// Attested reports whether Attest succeeded on the connection.
+func (s *ConnState) Attested() bool { return s.attested.Load() }
+
+// Epoch is the Identity.Epoch that the connection's handshake was made with:
+// the keyset that Attest must answer for, and that its jobs pin.
+func (s *ConnState) Epoch() any { return s.epoch }
+
+// StateFromContext returns the state of the connection that a handler's call came on.
+func StateFromContext(ctx context.Context) (*ConnState, error) {
+	p, ok := peer.FromContext(ctx)
+	if ok {
+		if s, ok := p.AuthInfo.(*ConnState); ok && s != nil {
+			return s, nil
+		}
+	}
+	return nil, Refuse(codes.Unauthenticated, "connection.tls", "the call did not come on an attestable connection")
+}
+
+// EKMFromContext returns the exporter value of the connection that a handler's
+// call came on.
+func EKMFromContext(ctx context.Context) ([32]byte, error) {
+	s, err := StateFromContext(ctx)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return s.ekm, nil
+}
+
+// Identity is what a handshake is made with.
+type Identity struct {
+	TLS   *tls.Config // channel.ServerTLS of the keyset's certificate
+	Epoch any         // the worker's own, for ConnState.Epoch
+}
+
+// serverCreds makes TLS connections with a ConnState. current is asked at each
+// handshake, so that a new keyset means a new connection.
+type serverCreds struct {
+	credentials.TransportCredentials
+	current func() Identity
+}
+
+func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	id := c.current()
+	if id.TLS == nil {
+		return nil, nil, errors.New("no keyset to serve with")
+	}
+	conn, info, err := credentials.NewTLS(id.TLS).ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	ekm, err := channel.EKM(info.(credentials.TLSInfo).State)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, &ConnState{
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		ekm:            ekm,
+		epoch:          id.Epoch,
+	}, nil
+}
+
+func (c serverCreds) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+}
+
+func (c serverCreds) Clone() credentials.TransportCredentials { return c }
+
+// heldConn is the client's one TLS connection, already made. closed is closed
+// with it.
+type heldConn struct {
+	*tls.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *heldConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// clientCreds hands gRPC the connection as it is.
+type clientCreds struct {
+	credentials.TransportCredentials
+}
+
+type clientInfo struct{ credentials.CommonAuthInfo }
+
+func (clientInfo) AuthType() string { return "cocoon-tls" }
+
+func (clientCreds) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return raw, clientInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, nil
+}
+
+func (c clientCreds) Clone() credentials.TransportCredentials { return c }
