@@ -73,8 +73,11 @@ func (u VoucherUpdate) Encode() []byte { return canonical.MustMarshal(u) }
 type Hello struct {
 	Highest []byte `cbor:"highest"` // the highest voucher it holds, binary; empty if none
 	Base    []byte `cbor:"base"`    // the voucher it counts as spent at boot, binary; empty if none
-	Settled uint64 `cbor:"settled"` // nano-coins of the channel's receipts in this log
-	Count   uint64 `cbor:"count"`   // of those receipts
+	// BasePaid is what it counts as spent at boot where Base is empty, in
+	// nano-coins: what the chain had paid. It is 0 where Base is not empty.
+	BasePaid uint64 `cbor:"base_paid"`
+	Settled  uint64 `cbor:"settled"` // nano-coins of the channel's receipts in this log
+	Count    uint64 `cbor:"count"`   // of those receipts
 }
 
 // ParseHello reads canonical CBOR.

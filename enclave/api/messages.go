@@ -44,10 +44,11 @@ type ReceiptsRequest struct {
 // MaxReceipts of its receipts (COSE_Sign1), from the index asked for.
 type ReceiptsResponse struct {
 	LogID    [32]byte `cbor:"log_id"`
-	Base     []byte   `cbor:"base"`    // the voucher counted as spent at boot, binary; empty if none
-	Highest  []byte   `cbor:"highest"` // the highest voucher held, binary; empty if none
-	Settled  uint64   `cbor:"settled"` // nano-coins of all the channel's receipts in the log
-	Count    uint64   `cbor:"count"`   // of those receipts
+	Base     []byte   `cbor:"base"`      // the voucher counted as spent at boot, binary; empty if none
+	BasePaid uint64   `cbor:"base_paid"` // nano-coins counted as spent at boot where Base is empty (channel.Hello)
+	Highest  []byte   `cbor:"highest"`   // the highest voucher held, binary; empty if none
+	Settled  uint64   `cbor:"settled"`   // nano-coins of all the channel's receipts in the log
+	Count    uint64   `cbor:"count"`     // of those receipts
 	Receipts [][]byte `cbor:"receipts"`
 }
 
