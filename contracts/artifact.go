@@ -23,7 +23,7 @@ var workerJSON []byte
 // and those against the sources.
 const (
 	ChannelCodeHash  = "4c5d55fd6ad9662ac8fa476a24b79c0976de8bc9d3abe1c5658ff144824153d6"
-	RegistryCodeHash = "1ce1883130e6b7270c11e104703e125ebee00de6b3123acdea55cabbdf43ba50"
+	RegistryCodeHash = "15a0ad94158d98e754a5fc42c6f9c8ab29eed6483373e6c57001639a8ae63a8f"
 	WorkerCodeHash   = "b09b626f64920a0a53ccad526ede332c6198517357681a0e87fe198616e608b2"
 )
 

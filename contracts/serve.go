@@ -18,7 +18,7 @@ const (
 	DeployFee = 5_000_000
 	// RegistryFee is what to attach to a registry's or a worker record's messages; the change stays there as rent.
 	RegistryFee = 10_000_000
-	// Reserve never leaves a channel: it is the rent of its tombstone, about 16 years.
+	// Reserve never leaves a channel: it is the rent of its tombstone for 23 years.
 	Reserve = 20_000_000
 	// MinDeposit is what must have been deposited above the reserve before a worker serves a channel.
 	MinDeposit = 100 * RedeemFee
