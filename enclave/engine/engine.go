@@ -51,7 +51,8 @@ type Sink interface {
 	Grant(ctx context.Context, n int) error
 	// Write passes answer bytes: whole server-sent events (each ending in a
 	// blank line, "data: [DONE]" included) for a streaming body, else parts
-	// of one JSON document. The engine may reuse p after Write returns.
+	// of one JSON document. p may be empty where only u has moved. The engine
+	// may reuse p after Write returns.
 	Write(p []byte, u Usage) error
 }
 

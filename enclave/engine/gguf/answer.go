@@ -16,7 +16,6 @@ type answer struct {
 	id      string
 	model   string // already quoted
 	created int64
-	text    bytes.Buffer // of a whole answer, not streamed
 	event   bytes.Buffer
 }
 
@@ -49,10 +48,12 @@ func (a *answer) chunk(delta func(*bytes.Buffer), finish string, u engine.Usage)
 	return a.sink.Write(a.event.Bytes(), u)
 }
 
-// open writes the role.
+// open writes the role, or a whole document's part before the text.
 func (a *answer) open(u engine.Usage) error {
 	if !a.stream {
-		return nil
+		a.begin("chat.completion")
+		a.event.WriteString(`{"index":0,"message":{"role":"assistant","content":"`)
+		return a.sink.Write(a.event.Bytes(), u)
 	}
 	return a.chunk(func(b *bytes.Buffer) { b.WriteString(`"role":"assistant","content":"","refusal":null`) }, "null", u)
 }
@@ -62,9 +63,10 @@ func (a *answer) add(text string, u engine.Usage) error {
 	if text == "" {
 		return nil
 	}
-	if !a.stream {
-		a.text.WriteString(text)
-		return nil
+	if !a.stream { // the inside of a string literal
+		a.event.Reset()
+		quote(&a.event, text)
+		return a.sink.Write(a.event.Bytes()[1:a.event.Len()-1], u)
 	}
 	return a.chunk(func(b *bytes.Buffer) {
 		b.WriteString(`"content":`)
@@ -88,10 +90,8 @@ func (a *answer) close(finish string, u engine.Usage) error {
 		a.event.WriteString("data: [DONE]\n\n")
 		return a.sink.Write(a.event.Bytes(), u)
 	}
-	a.begin("chat.completion")
-	a.event.WriteString(`{"index":0,"message":{"role":"assistant","content":`)
-	quote(&a.event, a.text.String())
-	a.event.WriteString(`,"refusal":null},"logprobs":null,"finish_reason":"` + finish + `"}],"usage":`)
+	a.event.Reset()
+	a.event.WriteString(`","refusal":null},"logprobs":null,"finish_reason":"` + finish + `"}],"usage":`)
 	usage(&a.event, u)
 	a.event.WriteString("}")
 	return a.sink.Write(a.event.Bytes(), u)
