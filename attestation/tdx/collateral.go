@@ -156,6 +156,9 @@ func verifyCRL(der []byte, issuer *x509.Certificate) (*x509.RevocationList, erro
 	if err != nil {
 		return nil, err
 	}
+	if len(l.Raw) != len(der) { // the standard library reads on past the list's end
+		return nil, fmt.Errorf("%d bytes after its end", len(der)-len(l.Raw))
+	}
 	if !bytes.Equal(l.RawIssuer, issuer.RawSubject) {
 		return nil, fmt.Errorf("issuer: got %q, want %q", l.Issuer, issuer.Subject)
 	}
