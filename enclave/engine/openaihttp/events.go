@@ -144,11 +144,11 @@ func (a *answer) pass(ctx context.Context, b []byte) error {
 				}
 			}
 			text++
-		case ofUsage:
+		case ofUsage, ofNothing:
 			if err := flush(); err != nil {
 				return err
 			}
-			if !a.usageAsked {
+			if kind == ofNothing || !a.usageAsked {
 				start = end
 			}
 		case ofEnd: // passed on by end
@@ -208,6 +208,7 @@ const (
 	other kind = iota
 	withText
 	ofUsage
+	ofNothing // not passed on
 	ofEnd
 )
 
@@ -219,9 +220,12 @@ func (a *answer) classify(ev []byte) (kind, error) {
 	data, ok := bytes.CutPrefix(ev, []byte("data:"))
 	if !ok {
 		if len(ev) == 0 || ev[0] == ':' { // a comment, to keep the connection up
-			return other, nil
+			return ofNothing, nil
 		}
 		return 0, fmt.Errorf("%w: answer: has an event that is not data", ErrEngine)
+	}
+	if bytes.ContainsAny(ev, "\r\n") {
+		return 0, fmt.Errorf("%w: answer: has an event of several lines", ErrEngine)
 	}
 	data = bytes.TrimSpace(data)
 	if string(data) == "[DONE]" {

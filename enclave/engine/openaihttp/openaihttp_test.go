@@ -131,7 +131,7 @@ func TestStream(t *testing.T) {
 		{"usage asked for", `,"stream":true,"stream_options":{"include_usage":true}`, []string{whole}, whole},
 		{"usage not asked for", `,"stream":true`, []string{whole}, hello + doneEvent},
 		{"events split between reads", `,"stream":true`, []string{whole[:cut], whole[cut : cut+1], whole[cut+1:]}, hello + doneEvent},
-		{"carriage returns and comments", `,"stream":true`, []string{": ping\n\n", strings.ReplaceAll(whole, "\n", "\r\n")}, ": ping\n\n" + strings.ReplaceAll(hello, "\n", "\r\n") + doneEvent},
+		{"carriage returns and comments", `,"stream":true`, []string{": ping\n\n", strings.ReplaceAll(whole, "\n", "\r\n")}, strings.ReplaceAll(hello, "\n", "\r\n") + doneEvent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := newFake(t, says(c.pieces...)).open(t, Config{})
