@@ -31,9 +31,11 @@ type book struct {
 	fault   error
 }
 
+// openJob is one that may still be billed, for nano at most.
 type openJob struct {
 	nano  uint64
 	live  bool // a call in this process may still raise it
+	freed bool // its allocation is counted no more
 	since time.Time
 }
 
@@ -43,8 +45,8 @@ type early struct {
 }
 
 // Begin starts or goes on with the worker's log: base is the voucher that the
-// worker counts as spent at its boot (binary, empty for none), paid what the
-// chain has proven as paid, in nano. It returns how many receipts of the log
+// worker counts as spent at its boot (binary, empty for none), paid the nano
+// that it counts instead because the chain had paid them. It returns how many receipts of the log
 // the ledger holds. A log that another has followed is a *BooksError.
 //
 // What counts as spent before a new log is the largest of base, paid, and what
@@ -178,7 +180,7 @@ func (s *Signer) loadReceipts(b *book) error {
 		if err := jobs.Scan(&id, &granted); err != nil || len(id) != 16 {
 			return fmt.Errorf("ledger: jobs: id of %d bytes: %w", len(id), err)
 		}
-		b.jobs[[16]byte(id)] = openJob{uint64(granted), false, s.l.cfg.Now()}
+		b.jobs[[16]byte(id)] = openJob{nano: uint64(granted), since: s.l.cfg.Now()}
 	}
 	return jobs.Err()
 }
@@ -197,8 +199,9 @@ func (b *book) append(cose []byte, cost uint64) error {
 
 // Record takes a receipt that its caller has verified, in any order; one that
 // comes before those it follows waits for them. Taking it twice is no error.
-// Another receipt under the same index, and books that differ once the gap is
-// closed, are a *BooksError, after which nothing more is signed for the log.
+// Another receipt under the same index, one for a job that was not opened or
+// beyond what it was granted, and books that differ once the gap is closed,
+// are a *BooksError, after which nothing more is signed for the log.
 // The receipt is on disk before the next voucher that covers it.
 func (s *Signer) Record(cose []byte, r auditlog.Receipt) error {
 	s.mu.Lock()
@@ -224,11 +227,17 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 		}
 		return nil
 	}
-	if e, ok := b.early[r.Index]; ok && string(e.cose) != string(cose) {
-		return s.books(fmt.Sprintf("receipt %d", r.Index), "two different ones", "one")
+	if e, ok := b.early[r.Index]; ok {
+		if string(e.cose) != string(cose) {
+			return s.books(fmt.Sprintf("receipt %d", r.Index), "two different ones", "one")
+		}
+		return nil
 	}
 	if len(b.early) >= maxEarly {
 		return s.books("receipts", fmt.Sprintf("%d without those before them", len(b.early)), "none left out")
+	}
+	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.nano) {
+		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d it was granted", j.nano))
 	}
 	b.early[r.Index] = early{cose, r}
 	s.dropJob(b, r.JobID)
@@ -298,11 +307,16 @@ func (s *Signer) Expect(logID [32]byte, count, settled uint64) error {
 
 // Held is how many receipts of the log the ledger holds without a gap, and
 // whether the worker has shown or stated more than that.
-func (s *Signer) Held(logID [32]byte) (count uint64, more bool) {
+func (s *Signer) Held(logID [32]byte) (count uint64, more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.book == nil || s.book.logID != logID {
-		return 0, false
+	if b := s.book; b != nil && b.logID == logID {
+		return b.tree.Count(), len(b.early)+len(b.expects) > 0, nil
 	}
-	return s.book.tree.Count(), len(s.book.early)+len(s.book.expects) > 0
+	var n int64
+	err = s.l.read.QueryRow("SELECT count(*) FROM receipts WHERE channel = ? AND log_id = ?", s.ch.Address[:], logID[:]).Scan(&n)
+	if err != nil {
+		return 0, false, fmt.Errorf("ledger: receipts: %w", err)
+	}
+	return uint64(n), false, nil
 }

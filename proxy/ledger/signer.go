@@ -32,6 +32,8 @@ type Signer struct {
 	top    *voucher // the highest so far, maybe not yet on disk; nil before the first
 	recent []*voucher
 	book   *book // nil before Begin
+
+	restored bool // vouchers were adopted: jobs of the lost ledger may be billed
 }
 
 // voucher is one that was or will be signed once its write is on disk.
@@ -148,57 +150,56 @@ func (s *Signer) Highest() uint64 {
 
 // Allocate raises the job's allocation to nano in total, at least what it was,
 // and returns a voucher that covers it and everything else that is open on the
-// log. The voucher is on disk when Allocate returns; several calls may share
-// one commit. It returns a *CreditError when the channel cannot pay,
+// log. Voucher and job are on disk when Allocate returns; several calls may
+// share one commit. It returns a *CreditError when the channel cannot pay,
 // ErrLogEnded for another log than the one last begun, and a *BooksError once
 // the worker's books differ.
 func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano uint64) (Credit, error) {
-	v, err := s.allocate(logID, jobID, nano)
+	v, job, err := s.allocate(logID, jobID, nano)
 	if err != nil {
 		return Credit{}, err
 	}
-	if v.write != nil {
-		if err := v.write.wait(); err != nil {
-			return Credit{}, err
-		}
+	// Writes commit in order: with the job, the voucher is on disk.
+	if err := job.wait(); err != nil {
+		return Credit{}, err
 	}
 	raw, err := v.sign(s.key)
 	return Credit{Voucher: raw, Cumulative: v.Cumulative, LogID: v.logID, Count: v.count}, err
 }
 
-func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64) (*voucher, error) {
+func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64) (*voucher, *write, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.book
 	switch {
 	case b == nil || b.logID != logID:
-		return nil, ErrLogEnded
+		return nil, nil, ErrLogEnded
 	case b.fault != nil:
-		return nil, b.fault
+		return nil, nil, b.fault
 	}
 	now := s.l.cfg.Now()
 	for id, j := range b.jobs {
 		if !j.live && now.Sub(j.since) > orphanAge {
-			s.dropJob(b, id)
+			b.jobs[id] = openJob{nano: j.nano, since: j.since, freed: true}
 		}
 	}
 	nano = max(nano, b.jobs[jobID].nano)
 	need, err := b.need(jobID, nano)
 	if err != nil || need > s.limit {
-		return nil, &CreditError{s.ch.Address, need, s.limit}
+		return nil, nil, &CreditError{s.ch.Address, need, s.limit}
 	}
-	b.jobs[jobID] = openJob{nano, true, now}
+	b.jobs[jobID] = openJob{nano: nano, live: true, since: now}
 	if s.top == nil || s.top.logID != logID || s.top.Cumulative < need {
 		if err := s.raise(need); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	s.l.commit.put(func(tx *sql.Tx) error {
+	job := s.l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec(`INSERT INTO jobs (job_id, channel, log_id, granted, opened) VALUES (?,?,?,?,?)
 			ON CONFLICT (job_id) DO UPDATE SET granted = excluded.granted`, jobID[:], s.ch.Address[:], logID[:], int64(nano), now.Unix())
 		return err
 	})
-	return s.top, nil
+	return s.top, job, nil
 }
 
 // raise makes a new top over at least need. It never falls below the old one,
@@ -250,7 +251,7 @@ func (s *Signer) remember(v *voucher) {
 
 // Release says that the job will send nothing more, though no receipt came.
 // What was allocated stays so until a receipt comes or the worker has long
-// had the time to send one.
+// had the time to send one; a receipt may come still later.
 func (s *Signer) Release(jobID [16]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,7 +259,7 @@ func (s *Signer) Release(jobID [16]byte) {
 		return
 	}
 	if j, ok := s.book.jobs[jobID]; ok {
-		s.book.jobs[jobID] = openJob{j.nano, false, s.l.cfg.Now()}
+		s.book.jobs[jobID] = openJob{nano: j.nano, since: s.l.cfg.Now()}
 	}
 }
 
@@ -342,6 +343,7 @@ func (s *Signer) Adopt(raw []byte) error {
 		return fmt.Errorf("voucher: cumulative: got %d nano, want at most %d", v.Voucher.Cumulative, uint64(maxAmount))
 	}
 	s.mu.Lock()
+	s.restored = true
 	n := &voucher{Voucher: v.Voucher}
 	n.write = s.l.commit.put(n.insert)
 	if s.top == nil || s.top.Cumulative < n.Cumulative {
@@ -357,7 +359,7 @@ func (s *Signer) Adopt(raw []byte) error {
 func (b *book) need(jobID [16]byte, nano uint64) (uint64, error) {
 	sum, err := payout.Add(b.floor, b.settled)
 	for id, j := range b.jobs {
-		if err == nil && id != jobID {
+		if err == nil && id != jobID && !j.freed {
 			sum, err = payout.Add(sum, j.nano)
 		}
 	}

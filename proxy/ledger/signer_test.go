@@ -2,11 +2,13 @@ package ledger
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"cocoon/attestation/auditlog"
 	"cocoon/contracts"
@@ -121,12 +123,12 @@ func TestReceiptsInAnyOrder(t *testing.T) {
 	}
 	record(t, s, 1, 2, 2, 30)
 	record(t, s, 1, 2, 2, 30)
-	if n, more := s.Held(logID(1)); n != 0 || !more {
+	if n, more, err := s.Held(logID(1)); n != 0 || !more || err != nil {
 		t.Errorf("held: got %d, %t, want 0 and more to come", n, more)
 	}
 	record(t, s, 1, 1, 1, 20)
 	record(t, s, 1, 0, 0, 10)
-	if n, more := s.Held(logID(1)); n != 3 || more {
+	if n, more, err := s.Held(logID(1)); n != 3 || more || err != nil {
 		t.Errorf("held: got %d, %t, want 3 and nothing to come", n, more)
 	}
 	if _, used := s.Funds(); used != 60 {
@@ -156,7 +158,14 @@ func TestBooksThatDifferStopTheChannel(t *testing.T) {
 			return errors.Join(s.Expect(logID(1), 9, 11), s.Expect(logID(1), 9, 12))
 		},
 		"a sum that turns out wrong": func(s *Signer) error {
-			return errors.Join(s.Expect(logID(1), 2, 99), s.Record(receipt(s, 1, 2, 1, 10)))
+			_, err := s.Allocate(logID(1), jobID(2), 10)
+			return errors.Join(err, s.Expect(logID(1), 2, 99), s.Record(receipt(s, 1, 2, 1, 10)))
+		},
+		"a job that was never opened": func(s *Signer) error { return s.Record(receipt(s, 1, 9, 1, 0)) },
+		"the same job twice":          func(s *Signer) error { return s.Record(receipt(s, 1, 1, 1, 1)) },
+		"more than was granted": func(s *Signer) error {
+			_, err := s.Allocate(logID(1), jobID(2), 30)
+			return errors.Join(err, s.Record(receipt(s, 1, 2, 1, 31)))
 		},
 		"another base": func(s *Signer) error {
 			c, err := s.Allocate(logID(1), jobID(5), 5)
@@ -357,6 +366,31 @@ func TestManyAtOnceAreAllCovered(t *testing.T) {
 	}
 	if want := uint64(10 * len(got)); highest != want || s.Highest() != want {
 		t.Errorf("highest: got %d and %d, want %d", highest, s.Highest(), want)
+	}
+}
+
+func TestJobsThatWentSilent(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ledger")
+	now := time.Unix(1_800_000_000, 0)
+	l, err := Open(Config{Dir: dir, Now: func() time.Time { return now }, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := newSigner(t, l)
+	begin(t, s, 1)
+	allocate(t, s, 1, 1, 100)
+	s.Release(jobID(1))
+	if v := allocate(t, s, 1, 2, 1); v.Cumulative != 101 {
+		t.Errorf("soon after: got %d, want 101", v.Cumulative)
+	}
+	now = now.Add(orphanAge + time.Second)
+	if v := allocate(t, s, 1, 2, 50); v.Cumulative != 101 {
+		t.Errorf("long after: got %d, want 101, of which 100 are free again", v.Cumulative)
+	}
+	record(t, s, 1, 1, 0, 80) // it was served after all
+	if v := allocate(t, s, 1, 2, 50); v.Cumulative != 130 {
+		t.Errorf("after its receipt: got %d, want 130", v.Cumulative)
 	}
 }
 
