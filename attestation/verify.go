@@ -313,6 +313,7 @@ func (j *job) effectivePolicy() {
 	switch {
 	case err != nil:
 		j.r.Error("registry.policy-floor", err)
+		j.policy, _ = Combine(j.v.cfg.Policy) // the client's own still judges the rest: this check has failed
 	case j.e.Registry == nil && !j.standalone():
 		j.r.Skip("registry.policy-floor", "no registry state given")
 	default:
@@ -341,7 +342,9 @@ func (j *job) cpu() {
 		if c != nil && c.TEE() == j.b.CPU.TEE && j.policy.Valid() {
 			j.claims = c.VerifyCPU(&j.b.CPU, j.policy.Policy(), j.now, &j.r)
 			j.until(j.claims.ValidUntil)
-			j.platform = PlatformID(j.claims.Product, j.claims.PlatformKey)
+			if len(j.claims.PlatformKey) > 0 { // else it stays zero, which no record and no policy allows
+				j.platform = PlatformID(j.claims.Product, j.claims.PlatformKey)
+			}
 			return
 		}
 	}
