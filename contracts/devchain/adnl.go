@@ -105,8 +105,8 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) error {
 		if err != nil {
 			return err
 		}
-		var msg any
-		if _, err := tl.Parse(&msg, packet, true); err != nil {
+		msg, err := parseMessage(packet)
+		if err != nil {
 			return err
 		}
 		switch m := msg.(type) {
@@ -130,6 +130,16 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) error {
 			return err
 		}
 	}
+}
+
+// parseMessage reads one boxed TL object, and nothing after it.
+func parseMessage(packet []byte) (msg any, err error) {
+	defer recoverTo(&err)
+	rest, err := tl.Parse(&msg, packet, true)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("adnl: message: got %d bytes more", len(rest))
+	}
+	return msg, err
 }
 
 // handshake reads the client's 256 bytes: server key id, client key, checksum,

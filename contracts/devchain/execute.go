@@ -111,7 +111,7 @@ func (s *step) deliver(m *cell.Cell, external bool) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.vm.EmulateTransaction(s.vmCtx, a.prepared, msg, tvm.TransactionOptions{LogicalTime: int64(s.lt), AccountStorageStat: a.stat})
+	r, err := s.emulate(a, msg)
 	if err != nil || r.TransactionCell == nil || (external && !r.Accepted) {
 		return nil
 	}
@@ -129,6 +129,19 @@ func (s *step) deliver(m *cell.Cell, external bool) error {
 		}
 	}
 	return nil
+}
+
+// emulate turns a panic of the executor into an error: the message is in the
+// journal by now, and would bring down every later replay.
+func (s *step) emulate(a *account, msg *tvm.PreparedMessage) (r *tvm.TransactionExecutionResult, err error) {
+	defer recoverTo(&err)
+	return s.vm.EmulateTransaction(s.vmCtx, a.prepared, msg, tvm.TransactionOptions{LogicalTime: int64(s.lt), AccountStorageStat: a.stat})
+}
+
+func recoverTo(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("panic: %v", r)
+	}
 }
 
 // mintMessage has a logical time of its own, as every message does.

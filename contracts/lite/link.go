@@ -107,7 +107,9 @@ func (l *link) check() error {
 		return fmt.Errorf("signatures: got %d, want at most %d", len(l.Signatures.List), maxSignatures)
 	case len(l.Signatures.Candidate) > maxCandidateBytes:
 		return fmt.Errorf("candidate: got %d bytes, want at most %d", len(l.Signatures.Candidate), maxCandidateBytes)
-	case l.Key == l.To && (len(l.Config) > 0 || len(l.Signatures.List) > 0):
+	case !l.Signatures.Simplex && (l.Signatures.SessionID != [32]byte{} || l.Signatures.Slot != 0 || len(l.Signatures.Candidate) > 0):
+		return errors.New("signatures: got a session, slot or candidate, want none without simplex")
+	case l.Key == l.To && (len(l.Config) > 0 || len(l.Signatures.List) > 0 || l.Signatures.Simplex || l.Signatures.ValidatorSetHash != 0 || l.Signatures.CatchainSeqno != 0):
 		return errors.New("signatures: got some, want none where the block is the key block")
 	}
 	return nil
