@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -30,7 +31,7 @@ type fake struct {
 
 func newFake(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, body map[string]any)) *fake {
 	f := &fake{answer: answer}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.calls = append(f.calls, r.Method+" "+r.URL.Path)
 		f.mu.Unlock()
@@ -47,6 +48,8 @@ func newFake(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, b
 		f.mu.Unlock()
 		f.answer(w, r, body)
 	}))
+	f.Config.ErrorLog = log.New(io.Discard, "", 0) // some handlers die on purpose
+	f.Start()
 	t.Cleanup(f.Close)
 	return f
 }
@@ -254,7 +257,6 @@ func TestEngineFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, answer)
 			e := f.open(t, Config{})
-			f.Config.ErrorLog = nil
 			for _, stream := range []string{`,"stream":true`, ""} {
 				_, err := e.Run(t.Context(), job(stream), &sink{})
 				var re *engine.RequestError
@@ -265,6 +267,8 @@ func TestEngineFailures(t *testing.T) {
 					t.Errorf("the error quotes the prompt: %v", err)
 				}
 			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			for _, c := range f.calls {
 				if strings.HasSuffix(c, "/elsewhere") {
 					t.Error("followed a redirect")
