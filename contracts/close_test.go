@@ -231,6 +231,16 @@ func TestClosingNeedsItsFees(t *testing.T) {
 	}
 }
 
+// What the constants say to attach is enough for a worker to serve the channel.
+func TestLeastDeploymentIsServed(t *testing.T) {
+	c := openChannel(t, contracts.MinDeposit+contracts.Reserve+contracts.DeployFee)
+	s, balance := c.parse()
+	want := contracts.WorkerChecks{WorkerID: workerID, Payout: payee, Redeemer: redeemer}
+	if err := contracts.CheckChannelForWorker(s, want, balance); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoExternalMessages(t *testing.T) {
 	c := openChannel(t, coin)
 	before, balance := c.parse()
