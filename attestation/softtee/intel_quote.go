@@ -1,6 +1,7 @@
 package softtee
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
@@ -98,10 +99,20 @@ func (m *Machine) quoteTDX(reportData [64]byte, now time.Time) (attestation.CPUE
 	}
 	ev := attestation.CPUEvidence{TEE: attestation.TDX, Quote: q}
 	if !m.TDX.NoCollateral {
-		col := *c.col
-		ev.TDX = &col
+		ev.TDX = clone(c.col) // After may change it
 	}
 	return ev, nil
+}
+
+func clone(c *attestation.TDXCollateral) *attestation.TDXCollateral {
+	out := *c
+	for _, b := range []*[]byte{
+		&out.TCBInfo, &out.TCBInfoSignature, &out.TCBInfoIssuerChain, &out.QEIdentity, &out.QEIdentitySignature,
+		&out.QEIdentityIssuerChain, &out.PCKCRL, &out.PCKCRLIssuerChain, &out.RootCACRL,
+	} {
+		*b = bytes.Clone(*b)
+	}
+	return &out
 }
 
 // collateral returns what was issued in the last day, or issues it. A machine

@@ -131,11 +131,14 @@ func crlBytes(s string) ([]byte, error) {
 	return decodeText(s)
 }
 
+// chainBytes undoes the escaping of a header. Intel escapes a blank as %20 and
+// leaves no plus sign; those who record headers may write a blank as a plus.
 func chainBytes(s string) []byte {
-	if !strings.Contains(s, "%") {
-		return []byte(s)
+	unescape := url.PathUnescape
+	if strings.Contains(s, "BEGIN+CERTIFICATE") {
+		unescape = url.QueryUnescape
 	}
-	if plain, err := url.PathUnescape(s); err == nil { // a plus sign is base64 here, not a blank
+	if plain, err := unescape(s); err == nil && strings.Contains(s, "%") {
 		return []byte(plain)
 	}
 	return []byte(s)
