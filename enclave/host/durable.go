@@ -98,7 +98,9 @@ type DamagedError struct {
 	Err  error
 }
 
-func (e *DamagedError) Error() string { return fmt.Sprintf("host store: %s: damaged: %v", e.Path, e.Err) }
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("host store: %s: damaged: %v", e.Path, e.Err)
+}
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 func damaged(path string, err error) error { return &DamagedError{filepath.ToSlash(path), err} }

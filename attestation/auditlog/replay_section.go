@@ -1,0 +1,419 @@
+package auditlog
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/rfc6962"
+)
+
+// lookahead is how many receipts of one log are in memory at a time, over all
+// its sections, as long as each has a few.
+const lookahead = 16 << 10
+
+// section is a (channel, log id) and everybody who shows its receipts.
+type section struct {
+	Section
+	ch    *channel
+	shown []shown
+}
+
+// shown is one discloser's view of a section.
+type shown struct {
+	by  Discloser
+	sec Section
+}
+
+// cursor walks one section while its log's leaves go by.
+type cursor struct {
+	sec       *section
+	chunks    chan *chunk // verified or about to be, in order
+	unmatched int         // receipts read whose leaf has not come by
+	next      uint64      // the index that comes next
+	gap       bool        // receipts are missing: heads can no longer be recomputed
+	tree      *compact.Range
+	covered   uint64 // size of the newest sound checkpoint that was named
+}
+
+// pendingReceipt waits for its leaf.
+type pendingReceipt struct {
+	cur    *cursor
+	digest Hash
+	index  uint64
+	cost   uint64 // as settled: 0 if the receipt is not sound
+	keyset *keysetState
+	named  uint64 // size of the checkpoint it names
+}
+
+// sectionReplay matches one log's leaves with its sections.
+type sectionReplay struct {
+	*replay
+	log     *logState
+	cursors []*cursor
+	pending map[Hash]*pendingReceipt
+	window  int
+	found   uint64
+}
+
+// replaySections checks every receipt disclosed of a log.
+func (r *replay) replaySections(l *logState, sections []*section) {
+	s := &sectionReplay{replay: r, log: l, pending: make(map[Hash]*pendingReceipt)}
+	share := max(lookahead/max(len(sections), 1), 32)
+	s.window = share / 2
+	size := max(min(share/8, 256), 4)
+	for _, sec := range sections {
+		c := &cursor{sec: sec, chunks: make(chan *chunk, max(share/2/size, 1)), tree: (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)}
+		s.cursors = append(s.cursors, c)
+		r.running.Go(func() { r.read(l, c, size) })
+		s.head(c, 0)
+	}
+	if len(sections) > 0 {
+		s.match()
+	}
+	sum := &r.Logs[l.summary]
+	sum.Found = s.found
+	if sum.Found < sum.Receipts {
+		r.skip(Finding{Name: "receipt.undisclosed", Log: hexID(l.id), Got: fmt.Sprintf("%d receipts", sum.Found), Want: fmt.Sprintf("%d, as many as leaves", sum.Receipts)})
+	}
+}
+
+// match reads the leaves again. Receipts lie in the log in about the order of
+// their indices, so a window per section finds them; what it misses is looked
+// for in one more pass.
+func (s *sectionReplay) match() {
+	for _, c := range s.cursors {
+		s.fill(c, s.window)
+	}
+	s.pass()
+	more := len(s.pending) > 0
+	for _, c := range s.cursors {
+		before := c.unmatched
+		s.fill(c, int(^uint(0)>>1))
+		more = more || c.unmatched != before
+	}
+	if more {
+		s.pass()
+	}
+	var left []*pendingReceipt
+	for _, p := range s.pending {
+		left = append(left, p)
+	}
+	slices.SortFunc(left, func(a, b *pendingReceipt) int {
+		return cmp.Or(compareSections(a.cur.sec, b.cur.sec), cmp.Compare(a.index, b.index), bytes.Compare(a.digest[:], b.digest[:]))
+	})
+	for _, p := range left {
+		s.unlogged(p)
+	}
+}
+
+func (s *sectionReplay) pass() {
+	err := readLeaves(s.ctx, s.src, s.log.cp, func(leaf uint64, raw []byte) error {
+		e, err := ParseEntry(raw)
+		if err != nil {
+			return nil // reported when the log was read first
+		}
+		if re, ok := e.(ReceiptEntry); ok {
+			if p := s.pending[re.Digest]; p != nil {
+				delete(s.pending, re.Digest)
+				s.logged(p, leaf)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.find(Finding{Name: "log.tree", Log: hexID(s.log.id), Reason: "read again: " + err.Error()})
+	}
+}
+
+// logged takes note of the leaf of a receipt.
+func (s *sectionReplay) logged(p *pendingReceipt, leaf uint64) {
+	s.found++
+	p.cur.unmatched--
+	f := s.about(p.cur, p.index)
+	if k := p.keyset; k != nil {
+		if k.leaf > leaf {
+			f := f
+			f.Name, f.Got, f.Want = "receipt.keyset", fmt.Sprintf("keyset at leaf %d", k.leaf), fmt.Sprintf("before the receipt's leaf %d", leaf)
+			s.void(p, f)
+		}
+		if k.closed != 0 && k.closed < leaf {
+			f := f
+			f.Name, f.Got, f.Want = "receipt.void", fmt.Sprintf("leaf %d", leaf), fmt.Sprintf("before epoch %d closed at leaf %d", k.Epoch, k.closed)
+			s.void(p, f)
+		}
+	}
+	if p.named > leaf {
+		f.Name, f.Got, f.Want = "receipt.checkpoint", fmt.Sprintf("size %d", p.named), fmt.Sprintf("at most %d, the receipt's own leaf", leaf)
+		s.find(f)
+	}
+	if p.cur.unmatched < s.window {
+		s.fill(p.cur, s.window)
+	}
+}
+
+// void reports a receipt that counts for nothing.
+func (s *sectionReplay) void(p *pendingReceipt, f Finding) {
+	s.find(f)
+	p.cur.sec.ch.sums.Settled -= p.cost
+	p.cost = 0
+}
+
+// unlogged reports a receipt that the log does not hold. One that names the
+// log's last checkpoint may have been cut off with its VM.
+func (s *sectionReplay) unlogged(p *pendingReceipt) {
+	f := s.about(p.cur, p.index)
+	f.Name, f.Reason = "receipt.leaf", fmt.Sprintf("digest %x is not in the log", p.digest)
+	if p.named == s.log.cp.Size {
+		f.Reason += ": it was signed after the last checkpoint"
+		s.skip(f)
+		return
+	}
+	s.void(p, f)
+}
+
+func (s *sectionReplay) about(c *cursor, index uint64) Finding {
+	return Finding{Log: hexID(s.log.id), Channel: c.sec.Channel.String(), Subject: fmt.Sprintf("receipt %d", index)}
+}
+
+// fill takes in receipts until so many wait for their leaves.
+func (s *sectionReplay) fill(c *cursor, want int) {
+	for c.unmatched < want {
+		var ch *chunk
+		var ok bool
+		select {
+		case ch, ok = <-c.chunks:
+		case <-s.ctx.Done():
+		}
+		if !ok {
+			return
+		}
+		if ch.err != nil {
+			c.gap = true
+			c.sec.ch.partial = true
+			f := s.about(c, c.next)
+			f.Name, f.Reason = "disclosure.read", ch.err.Error()
+			s.find(f)
+			continue
+		}
+		select {
+		case <-ch.done:
+		case <-s.ctx.Done():
+			return
+		}
+		for i := range ch.out {
+			s.take(c, &ch.out[i])
+		}
+	}
+}
+
+// take makes the checks that need the receipts before this one.
+func (s *sectionReplay) take(c *cursor, r *checked) {
+	ch := c.sec.ch
+	ch.sums.Receipts++
+	index := c.next
+	if r.parsed {
+		index = r.index
+		s.index(c, r.index)
+	}
+	f := s.about(c, index)
+	for _, fault := range r.faults {
+		fault.Log, fault.Channel, fault.Subject = f.Log, f.Channel, f.Subject
+		s.find(fault)
+	}
+	if r.conflict {
+		f := f
+		f.Name, f.Reason = "receipt.conflict", "disclosures show different receipts at this index"
+		s.find(f)
+	}
+	p := &pendingReceipt{cur: c, digest: r.digest, index: index, keyset: r.keyset}
+	if r.named != nil {
+		p.named = r.named.Size
+		if s.checkpoint(s.log, r.named.Checkpoint, r.named.raw, f) {
+			c.covered = max(c.covered, p.named)
+		}
+	}
+	if len(r.faults) == 0 {
+		p.cost = r.cost
+		if sum := add(ch.sums.Settled, r.cost); sum-ch.sums.Settled == r.cost {
+			ch.sums.Settled = sum
+		} else {
+			p.cost = 0
+			f := f
+			f.Name, f.Got, f.Want = "receipt.cost", fmt.Sprint(r.cost), "a sum that fits 64 bits"
+			s.find(f)
+		}
+	}
+	if r.keyset != nil {
+		r.keyset.receipts++
+	}
+	c.next = index + 1
+	if !c.gap {
+		if err := c.tree.Append(r.leafHash[:], nil); err != nil {
+			f.Name, f.Reason = "receipt.index", err.Error()
+			s.find(f)
+			c.gap = true
+			return
+		}
+		s.head(c, c.tree.End())
+	}
+	if s.pending[r.digest] != nil {
+		f.Name, f.Reason = "receipt.duplicate", "the same receipt is disclosed twice"
+		s.void(p, f)
+		return
+	}
+	s.pending[r.digest] = p
+	c.unmatched++
+}
+
+// index checks that indices count up from 0. Receipts that are left out are a
+// fault only of a section that claims to be whole.
+func (s *sectionReplay) index(c *cursor, index uint64) {
+	if index == c.next {
+		return
+	}
+	f := s.about(c, index)
+	f.Name, f.Got, f.Want = "receipt.index", fmt.Sprint(index), fmt.Sprint(c.next)
+	c.sec.ch.partial = true
+	if index > c.next && !c.sec.Whole {
+		f.Reason = "receipts before it were not disclosed"
+		s.skip(f)
+	} else {
+		s.find(f)
+	}
+	c.gap = true
+}
+
+// head recomputes receipts_head at a count and asks whether anybody redeemed it.
+func (s *sectionReplay) head(c *cursor, count uint64) {
+	if c.gap || !c.sec.ch.watches() {
+		return
+	}
+	root := rfc6962.DefaultHasher.EmptyRoot()
+	if count > 0 {
+		var err error
+		if root, err = c.tree.GetRootHash(nil); err != nil {
+			c.gap = true
+			return
+		}
+	}
+	s.replay.head(s.log, c.sec.ch, Head(s.log.id, c.sec.Base, count, Hash(root)), c.covered, c.sec.ch.sums.Settled)
+}
+
+// read feeds a section's receipts to the goroutines that verify, in chunks.
+func (r *replay) read(l *logState, c *cursor, size int) {
+	defer close(c.chunks)
+	ch := &chunk{log: l, sec: c.sec, done: make(chan struct{})}
+	send := func() bool {
+		if len(ch.in) == 0 {
+			return true
+		}
+		select {
+		case r.jobs <- ch:
+		case <-r.ctx.Done():
+			return false
+		}
+		return r.hand(c, ch)
+	}
+	for it, err := range c.sec.merged(r) {
+		if err != nil {
+			if send() {
+				r.hand(c, &chunk{err: err})
+			}
+			return
+		}
+		if ch.in = append(ch.in, it); len(ch.in) == size {
+			if !send() {
+				return
+			}
+			ch = &chunk{log: l, sec: c.sec, done: make(chan struct{})}
+		}
+	}
+	send()
+}
+
+func (r *replay) hand(c *cursor, ch *chunk) bool {
+	select {
+	case c.chunks <- ch:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
+}
+
+// merged yields a section's receipts in the order of their indices, from
+// everybody who shows it.
+func (s *section) merged(r *replay) iter.Seq2[item, error] {
+	return func(yield func(item, error) bool) {
+		if len(s.shown) == 1 {
+			for d, err := range s.shown[0].by.Receipts(r.ctx, s.shown[0].sec) {
+				if !yield(item{cose: d.COSE}, err) || err != nil {
+					return
+				}
+			}
+			return
+		}
+		var views []*view
+		for _, o := range s.shown {
+			next, stop := iter.Pull2(o.by.Receipts(r.ctx, o.sec))
+			defer stop()
+			views = append(views, &view{pull: next})
+		}
+		for {
+			var err error
+			if views, err = advance(views); err != nil {
+				yield(item{}, err)
+				return
+			}
+			if len(views) == 0 {
+				return
+			}
+			first := slices.MinFunc(views, func(a, b *view) int { return cmp.Compare(a.index, b.index) })
+			it := item{cose: first.cose}
+			for _, v := range views {
+				if v.index == first.index {
+					it.conflict = it.conflict || !bytes.Equal(v.cose, it.cose)
+					v.full = false
+				}
+			}
+			if !yield(it, nil) {
+				return
+			}
+		}
+	}
+}
+
+// view is one discloser's next receipt.
+type view struct {
+	pull  func() (Disclosed, error, bool)
+	full  bool
+	cose  []byte
+	index uint64 // by its own word, or following the one before
+}
+
+// advance fills every view and drops those that came to their end.
+func advance(views []*view) ([]*view, error) {
+	var rest []*view
+	for _, v := range views {
+		if !v.full {
+			d, err, ok := v.pull()
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			if r, err := ParseReceipt(d.COSE); err == nil {
+				v.index = r.Index
+			} else if v.cose != nil {
+				v.index++
+			}
+			v.cose, v.full = d.COSE, true
+		}
+		rest = append(rest, v)
+	}
+	return rest, nil
+}
