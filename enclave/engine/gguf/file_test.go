@@ -248,6 +248,32 @@ func TestEveryByteIsReadOnceAndHashed(t *testing.T) {
 	}
 }
 
+func FuzzHeader(f *testing.F) {
+	f.Add(new(builder).u32("u", 7).str("s", "x").kv("a", 9, array(8, 1, str("p"))).tensor("t", typeF32, make([]byte, 64), 16).file())
+	f.Add(tinyModel(typeQ8_0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := parse(b)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "gguf: ") {
+				t.Fatalf("got %v, want an error of this package", err)
+			}
+			return
+		}
+		var at int64
+		for _, tensor := range h.tensors {
+			if tensor.offset < at || tensor.size <= 0 || h.end+tensor.offset+tensor.size > int64(len(b)) {
+				t.Fatalf("tensor %q overlaps or leaves the file", tensor.name)
+			}
+			at = tensor.offset + tensor.size
+		}
+		readShape(h)
+		if tok, err := newTokenizer(h); err == nil {
+			newChatML(h, tok)
+		}
+	})
+}
+
+// FuzzOpen also runs what it could load.
 func FuzzOpen(f *testing.F) {
 	f.Add(new(builder).u32("u", 7).tensor("t", typeF32, make([]byte, 64), 16).file())
 	f.Add(tinyModel(typeQ8_0))
