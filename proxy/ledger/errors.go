@@ -18,6 +18,9 @@ var ErrForeignVoucher = errors.New("voucher: not signed by this client")
 // ErrLogEnded says that the worker has since begun another log: it restarted.
 var ErrLogEnded = errors.New("the worker's log has ended")
 
+// ErrJobEnded says that the job's receipt was recorded.
+var ErrJobEnded = errors.New("the job has ended")
+
 // UnknownVoucherError is a voucher that this channel's key signed and the
 // ledger does not know: the ledger is older than the vouchers made with it.
 // Signing on would pay twice; Signer.Adopt takes the voucher over.

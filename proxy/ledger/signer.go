@@ -148,14 +148,24 @@ func (s *Signer) Highest() uint64 {
 	return s.top.Cumulative
 }
 
-// Allocate raises the job's allocation to nano in total, at least what it was,
-// and returns a voucher that covers it and everything else that is open on the
+// Allocate opens a job with an allocation of nano in total, or raises it, and
+// returns a voucher that covers it and everything else that is open on the
 // log. Voucher and job are on disk when Allocate returns; several calls may
 // share one commit. It returns a *CreditError when the channel cannot pay,
 // ErrLogEnded for another log than the one last begun, and a *BooksError once
 // the worker's books differ.
 func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano uint64) (Credit, error) {
-	v, job, err := s.allocate(logID, jobID, nano)
+	return s.credit(logID, jobID, nano, false)
+}
+
+// Raise is Allocate for a job that is open. It returns ErrJobEnded once the
+// job's receipt was recorded.
+func (s *Signer) Raise(logID [32]byte, jobID [16]byte, nano uint64) (Credit, error) {
+	return s.credit(logID, jobID, nano, true)
+}
+
+func (s *Signer) credit(logID [32]byte, jobID [16]byte, nano uint64, isOpen bool) (Credit, error) {
+	v, job, err := s.allocate(logID, jobID, nano, isOpen)
 	if err != nil {
 		return Credit{}, err
 	}
@@ -167,7 +177,7 @@ func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano uint64) (Credit, 
 	return Credit{Voucher: raw, Cumulative: v.Cumulative, LogID: v.logID, Count: v.count}, err
 }
 
-func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64) (*voucher, *write, error) {
+func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64, isOpen bool) (*voucher, *write, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.book
@@ -177,13 +187,17 @@ func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64) (*voucher
 	case b.fault != nil:
 		return nil, nil, b.fault
 	}
+	old, ok := b.jobs[jobID]
+	if isOpen && !ok {
+		return nil, nil, ErrJobEnded
+	}
 	now := s.l.cfg.Now()
 	for id, j := range b.jobs {
 		if !j.live && now.Sub(j.since) > orphanAge {
 			b.jobs[id] = openJob{nano: j.nano, since: j.since, freed: true}
 		}
 	}
-	nano = max(nano, b.jobs[jobID].nano)
+	nano = max(nano, old.nano)
 	need, err := b.need(jobID, nano)
 	if err != nil || need > s.limit {
 		return nil, nil, &CreditError{s.ch.Address, need, s.limit}

@@ -1,0 +1,200 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"cocoon/proxy/session"
+)
+
+// Between attempts to connect, and after a breach of the protocol.
+const (
+	firstBackoff   = 200 * time.Millisecond
+	lastBackoff    = 5 * time.Second
+	refusedBackoff = 30 * time.Second // evidence that was refused seldom changes
+	benchFor       = 10 * time.Minute
+	renewBefore    = 30 * time.Second // of the evidence's expiry
+	leastRenewal   = 500 * time.Millisecond
+	leastHurry     = 200 * time.Millisecond // between attempts, also when hurried
+)
+
+// worker is one endpoint and what is known of it.
+type worker struct {
+	r        *Router
+	endpoint Endpoint
+	slots    chan struct{} // one per open job
+	poke     chan struct{}
+	funding  sync.Mutex
+
+	mu         sync.Mutex
+	session    *session.Session
+	connecting bool // an attempt is under way or due at once
+	waiting    bool // between attempts
+	attempted  time.Time
+	err        error // of the last attempt, or what it was benched for
+	benched    time.Time
+}
+
+// keep holds a session to the worker until ctx ends.
+func (w *worker) keep(ctx context.Context) {
+	backoff := firstBackoff
+	for ctx.Err() == nil {
+		s, err := w.connect(ctx)
+		if err != nil {
+			w.pause(ctx, backoff, err)
+			backoff = min(2*backoff, lastBackoff)
+			continue
+		}
+		backoff = firstBackoff
+		w.hold(ctx, s)
+	}
+}
+
+// connect makes a session and puts it in the old one's place.
+func (w *worker) connect(ctx context.Context) (*session.Session, error) {
+	w.mu.Lock()
+	w.connecting, w.attempted = true, w.r.cfg.Session.Now()
+	w.mu.Unlock()
+	s, err := session.Connect(ctx, &w.r.cfg.Session, w.endpoint.Address, w.endpoint.WorkerID)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.r.cfg.Logger.Warn("worker.refused", "endpoint", w.endpoint.Address, "error", err.Error())
+		}
+		return nil, err
+	}
+	w.r.cfg.Logger.Info("worker.verified", "endpoint", w.endpoint.Address, "worker", s.WorkerID().String(),
+		"assurance", string(s.Verified().Assurance()), "expires", s.Verified().Expires().UTC().Format(time.RFC3339))
+	if old := w.take(s); old != nil {
+		old.Retire()
+	}
+	return s, nil
+}
+
+// take replaces the session and returns the old one.
+func (w *worker) take(s *session.Session) *session.Session {
+	w.mu.Lock()
+	old := w.session
+	w.session, w.connecting, w.err = s, false, nil
+	w.mu.Unlock()
+	w.r.notify()
+	return old
+}
+
+// pause waits before the next attempt, unless it is hurried.
+func (w *worker) pause(ctx context.Context, d time.Duration, err error) {
+	var refused *session.NotVerifiedError
+	if errors.As(err, &refused) {
+		d = refusedBackoff
+	}
+	w.mu.Lock()
+	w.err, w.connecting, w.waiting = err, false, true
+	w.mu.Unlock()
+	w.r.notify()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-w.poke:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	w.waiting, w.connecting = false, true
+	w.mu.Unlock()
+}
+
+// hold waits until the session must be replaced.
+func (w *worker) hold(ctx context.Context, s *session.Session) {
+	left := s.Verified().Expires().Sub(w.r.cfg.Session.Now())
+	t := time.NewTimer(left - max(min(left/10, renewBefore), leastRenewal))
+	defer t.Stop()
+	select {
+	case <-t.C: // the old one serves on until the new one is there
+	case <-s.Done():
+		w.mu.Lock()
+		w.connecting = true
+		w.mu.Unlock()
+		w.r.notify()
+	case <-ctx.Done():
+	}
+}
+
+// hurry ends a pause, and reports whether there was one to end.
+func (w *worker) hurry() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.waiting || w.r.cfg.Session.Now().Sub(w.attempted) < leastHurry {
+		return false
+	}
+	w.waiting, w.connecting = false, true
+	select {
+	case w.poke <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// usable returns the session if jobs may be started on it, and otherwise
+// whether one is being made.
+func (w *worker) usable() (s *session.Session, connecting bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.r.cfg.Session.Now().Before(w.benched) {
+		return nil, false
+	}
+	if w.session != nil && w.session.Usable() == nil {
+		return w.session, false
+	}
+	return nil, w.connecting
+}
+
+// why is the reason that usable returns nothing.
+func (w *worker) why() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.session != nil:
+		return w.session.Usable()
+	}
+	return errors.New("not connected yet")
+}
+
+// lease takes a slot on the funded session.
+func (w *worker) lease(ctx context.Context) (*Lease, error) {
+	select {
+	case w.slots <- struct{}{}:
+	default:
+		return nil, errors.New("full")
+	}
+	l := &Lease{w: w}
+	s, _ := w.usable()
+	if s == nil {
+		l.Release(nil)
+		return nil, fmt.Errorf("the session ended")
+	}
+	l.Session = s
+	w.funding.Lock()
+	err := s.Fund(ctx)
+	w.funding.Unlock()
+	if err != nil {
+		l.Release(nil)
+		return nil, err
+	}
+	return l, nil
+}
+
+// judge benches a worker that broke the protocol.
+func (w *worker) judge(s *session.Session, err error) {
+	if !session.Misbehaves(err) {
+		return
+	}
+	w.mu.Lock()
+	w.benched, w.err = w.r.cfg.Session.Now().Add(benchFor), fmt.Errorf("benched for %s: %w", benchFor, err)
+	w.mu.Unlock()
+	w.r.cfg.Logger.Error("worker.benched", "endpoint", w.endpoint.Address, "error", err.Error())
+	w.r.notify()
+}
