@@ -1,15 +1,12 @@
 package devchain
 
 import (
-	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
 	"math/big"
 
 	"cocoon/attestation"
 
-	"github.com/xssnick/tonutils-go/adnl/keys"
-	"github.com/xssnick/tonutils-go/tl"
 	"github.com/xssnick/tonutils-go/tlb"
 	"github.com/xssnick/tonutils-go/ton"
 	"github.com/xssnick/tonutils-go/tvm/cell"
@@ -211,24 +208,4 @@ func (s *step) accountBlock(all *cell.AugmentedDictionary, addr attestation.Addr
 		return err
 	}
 	return s.states.Set(accountKey(addr), now.ShardAccountCell())
-}
-
-// signatures are the validator's over a masterchain block.
-func (c *Chain) signatures(id *ton.BlockIDExt) (ton.SignatureSetOrdinary, error) {
-	msg, err := tl.Serialize(ton.BlockID{RootHash: id.RootHash, FileHash: id.FileHash}, true)
-	if err != nil {
-		return ton.SignatureSetOrdinary{}, err
-	}
-	node, err := tl.Hash(keys.PublicKeyED25519{Key: c.keys.public()})
-	if err != nil {
-		return ton.SignatureSetOrdinary{}, err
-	}
-	sig := ed25519.Sign(c.keys.validator, msg)
-	if c.faults.CorruptSignature {
-		sig[0] ^= 1
-	}
-	return ton.SignatureSetOrdinary{
-		ValidatorSetHash: int32(c.network.validatorHash), CatchainSeqno: catchainSeqno,
-		Signatures: []ton.Signature{{NodeIDShort: node, Signature: sig}},
-	}, nil
 }

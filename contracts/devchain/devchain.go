@@ -57,6 +57,10 @@ type Config struct {
 	// of config or validators does on mainnet. Zero: the first block alone.
 	KeyBlockEvery uint32
 
+	// Simplex signs blocks as TON's newer consensus does, over a finalize vote,
+	// instead of over the block's id. It concerns answers alone, not blocks.
+	Simplex bool
+
 	Now           func() time.Time // block time; nil is the wall clock
 	BlockInterval time.Duration    // between blocks while messages wait; zero is 200 ms
 	IdleInterval  time.Duration    // between empty blocks; zero is 3 s

@@ -68,7 +68,11 @@ func openJournal(dir string, replay func(record) error) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devchain: %w", err)
 	}
-	end, err := readRecords(f, replay)
+	var end int64
+	st, err := f.Stat()
+	if err == nil {
+		end, err = readRecords(f, st.Size(), replay)
+	}
 	if err == nil {
 		err = f.Truncate(end)
 	}
@@ -88,13 +92,10 @@ func openJournal(dir string, replay func(record) error) (*journal, error) {
 // errTorn says that a record was never written to its end.
 var errTorn = errors.New("record is torn")
 
-func readRecords(f *os.File, replay func(record) error) (end int64, err error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	for end < st.Size() {
-		body, err := readRecord(f, end, st.Size())
+// readRecords returns where the last whole record ends.
+func readRecords(f io.ReaderAt, size int64, replay func(record) error) (end int64, err error) {
+	for end < size {
+		body, err := readRecord(f, end, size)
 		if errors.Is(err, errTorn) {
 			return end, nil
 		}
@@ -115,7 +116,7 @@ func readRecords(f *os.File, replay func(record) error) (end int64, err error) {
 
 // readRecord returns errTorn only where nothing whole can follow: the record
 // reaches the end of the file or past it, or nothing but zeros is left.
-func readRecord(f *os.File, at, size int64) ([]byte, error) {
+func readRecord(f io.ReaderAt, at, size int64) ([]byte, error) {
 	var head [8]byte
 	if size-at < int64(len(head)) {
 		return nil, errTorn
@@ -146,7 +147,7 @@ func readRecord(f *os.File, at, size int64) ([]byte, error) {
 	return body, nil
 }
 
-func onlyZeros(f *os.File, at, size int64) (bool, error) {
+func onlyZeros(f io.ReaderAt, at, size int64) (bool, error) {
 	rest, err := io.ReadAll(io.NewSectionReader(f, at, size-at))
 	return err == nil && len(bytes.Trim(rest, "\x00")) == 0, err
 }
@@ -154,19 +155,27 @@ func onlyZeros(f *os.File, at, size int64) (bool, error) {
 // append returns once r is on disk. After an error the file's end is unknown,
 // and no other record may follow.
 func (j *journal) append(r record) error {
-	body, err := canonical.Marshal(r)
+	raw, err := encodeRecord(r)
 	if err != nil {
 		return err
 	}
-	if len(body) > maxRecordBytes {
-		return fmt.Errorf("record: got %d bytes, want at most %d", len(body), maxRecordBytes)
-	}
-	buf := binary.BigEndian.AppendUint32(make([]byte, 0, 8+len(body)), uint32(len(body)))
-	buf = binary.BigEndian.AppendUint32(buf, crc32.Checksum(body, castagnoli))
-	if _, err := j.f.Write(append(buf, body...)); err != nil {
+	if _, err := j.f.Write(raw); err != nil {
 		return err
 	}
 	return j.f.Sync()
+}
+
+func encodeRecord(r record) ([]byte, error) {
+	body, err := canonical.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxRecordBytes {
+		return nil, fmt.Errorf("record: got %d bytes, want at most %d", len(body), maxRecordBytes)
+	}
+	raw := binary.BigEndian.AppendUint32(make([]byte, 0, 8+len(body)), uint32(len(body)))
+	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(body, castagnoli))
+	return append(raw, body...), nil
 }
 
 func (j *journal) close() error { return j.f.Close() }

@@ -210,6 +210,35 @@ func pruned(t *testing.T, boc []byte) []byte {
 	return p.ToBOC()
 }
 
+// Both forms of signatures that liteservers send are proofs.
+func TestBeaconUnderSimplex(t *testing.T) {
+	n := start(t, devchain.Config{Simplex: true, KeyBlockEvery: 3})
+	n.mine(t, 7)
+	b, c := readBeacon(t, n)
+	if _, err := lite.VerifyBeacon(b.seqno, b.root, b.proof, c.KeyBlocks()); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(s *wireSignatures){
+		"vote":         func(s *wireSignatures) { s.List[0].Signature[0] ^= 1 },
+		"session id":   func(s *wireSignatures) { s.SessionID[0] ^= 1 },
+		"slot":         func(s *wireSignatures) { s.Slot++ },
+		"candidate":    func(s *wireSignatures) { s.Candidate[50] ^= 1 },
+		"no candidate": func(s *wireSignatures) { s.Candidate = []byte{} },
+		"said ordinary": func(s *wireSignatures) {
+			*s = wireSignatures{ValidatorSetHash: s.ValidatorSetHash, CatchainSeqno: s.CatchainSeqno, List: s.List, Candidate: []byte{}}
+		},
+	} {
+		var w wireBeacon
+		if err := canonical.Unmarshal("beacon", b.proof, lite.MaxBeaconBytes, &w); err != nil {
+			t.Fatal(err)
+		}
+		change(&w.Link.Signatures)
+		if _, err := lite.VerifyBeacon(b.seqno, b.root, canonical.MustMarshal(w), c.KeyBlocks()); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
 // A flipped bit either breaks the proof or lies where nothing is said.
 func TestBeaconBitFlips(t *testing.T) {
 	n := start(t, devchain.Config{})
@@ -233,9 +262,12 @@ func TestBeaconBitFlips(t *testing.T) {
 }
 
 func FuzzVerifyBeacon(f *testing.F) {
-	n := start(f, devchain.Config{})
+	n := start(f, fixed(f, devchain.Config{}))
 	n.mine(f, 2)
 	b, _ := readBeacon(f, n)
+	if _, err := lite.VerifyBeacon(b.seqno, b.root, b.proof, n.trust(f)); err != nil {
+		f.Fatal(err)
+	}
 	trust := n.trust(f)
 	f.Add(b.proof)
 	f.Add([]byte{})

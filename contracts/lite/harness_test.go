@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,6 +21,18 @@ const globalID = -777
 type network struct {
 	chain  *devchain.Chain
 	config []byte
+}
+
+// fixed makes a network's blocks the same in every process, as fuzzing wants:
+// the keys that devchain finds in its folder, and the time.
+func fixed(t testing.TB, cfg devchain.Config) devchain.Config {
+	t.Helper()
+	cfg.Dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(cfg.Dir, "keys"), bytes.Repeat([]byte{7}, 64), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Now = func() time.Time { return time.Unix(1_800_000_000, 0) }
+	return cfg
 }
 
 func start(t testing.TB, cfg devchain.Config) *network {
