@@ -40,14 +40,15 @@ type runner struct {
 	*weights
 	kernels
 	*pool
-	maxRows                 int
-	x, o                    []float32
-	normed, attn, gate      activations
-	queries, keys, vals, up []float32
-	sin, cos                []float32
-	scores                  [][]float32 // per thread
-	last                    activations
-	logits                  []float32
+	maxRows             int
+	x, o                []float32
+	normed, attn, gate  activations
+	queries, keys, vals []float32
+	up, tmp             []float32
+	sin, cos            []float32
+	scores              [][]float32 // per thread
+	last                activations
+	logits              []float32
 }
 
 func newRunner(w *weights, k kernels, p *pool, maxRows, maxLogits int) *runner {
@@ -57,7 +58,7 @@ func newRunner(w *weights, k kernels, p *pool, maxRows, maxLogits int) *runner {
 		x: make([]float32, maxRows*w.dim), o: make([]float32, maxRows*w.dim),
 		normed: newActivations(maxRows, w.dim), attn: newActivations(maxRows, qd), gate: newActivations(maxRows, w.ffn),
 		queries: make([]float32, maxRows*qd), keys: make([]float32, maxRows*kv), vals: make([]float32, maxRows*kv),
-		up:  make([]float32, maxRows*w.ffn),
+		up: make([]float32, maxRows*w.ffn), tmp: make([]float32, maxRows*w.ffn),
 		sin: make([]float32, maxRows*w.rotary/2), cos: make([]float32, maxRows*w.rotary/2),
 		scores: make([][]float32, p.threads),
 		last:   newActivations(maxLogits, w.dim), logits: make([]float32, maxLogits*w.vocab),
@@ -113,7 +114,7 @@ func (r *runner) forward(batch []row, stop func() bool) bool {
 		})
 		r.multiply(&r.normed, product{l.gate, r.gate.f}, product{l.up, r.up})
 		r.rows(n, 40*r.ffn, func(t int) {
-			swiglu(r.gate.at(t), r.up[t*r.ffn:])
+			r.swiglu(r.gate.at(t), r.up[t*r.ffn:], r.tmp[t*r.ffn:])
 			r.requantize(&r.gate, t)
 		})
 		r.multiply(&r.gate, product{l.down, r.o})
@@ -165,11 +166,15 @@ func add(x, y []float32) {
 	}
 }
 
-// swiglu sets g to silu(g) * u.
-func swiglu(g, u []float32) {
-	u = u[:len(g)]
+// swiglu sets g to silu(g) * u; tmp is as long as g.
+func (r *runner) swiglu(g, u, tmp []float32) {
+	u, tmp = u[:len(g)], tmp[:len(g)]
 	for i, v := range g {
-		g[i] = v / (1 + exp32(-v)) * u[i]
+		tmp[i] = -v
+	}
+	r.exp(tmp)
+	for i, v := range g {
+		g[i] = v / (1 + tmp[i]) * u[i]
 	}
 }
 
@@ -215,7 +220,7 @@ func (r *runner) attend(batch []row, layer int) {
 			for p := 0; p < len(scores); p += blockTokens {
 				r.dots(scores[p:min(p+blockTokens, len(scores))], b.c.blocks[p/blockTokens][base:], q)
 			}
-			softmax(scores, scale)
+			r.softmax(scores, scale)
 			out := r.attn.f[i*hd : (i+1)*hd]
 			clear(out)
 			for p := 0; p < len(scores); p += blockTokens {
@@ -226,45 +231,23 @@ func (r *runner) attend(batch []row, layer int) {
 }
 
 // softmax replaces s by the softmax of s*scale.
-func softmax(s []float32, scale float32) {
+func (r *runner) softmax(s []float32, scale float32) {
 	top := s[0]
 	for _, v := range s {
 		top = max(top, v)
 	}
-	var sum float32
 	for i, v := range s {
-		e := exp32((v - top) * scale)
-		s[i] = e
-		sum += e
+		s[i] = (v - top) * scale
+	}
+	r.exp(s)
+	var sum float32
+	for _, v := range s {
+		sum += v
 	}
 	inv := 1 / sum
 	for i := range s {
 		s[i] *= inv
 	}
-}
-
-// exp32 is e**x to about two units in the last place, several times faster
-// than math.Exp: e**x = 2**k * e**r, |r| <= ln(2)/2, by the Cephes polynomial.
-func exp32(x float32) float32 {
-	switch {
-	case x > 88:
-		return float32(math.Inf(1))
-	case !(x > -87): // underflow, and NaN
-		if x != x {
-			return x
-		}
-		return 0
-	}
-	k := x*1.44269504 + 12582912 // adding 1.5 * 2**23 rounds to an integer
-	k -= 12582912
-	r := x - k*0.693359375 + k*2.12194440e-4
-	p := float32(1.9875691500e-4)
-	p = p*r + 1.3981999507e-3
-	p = p*r + 8.3334519073e-3
-	p = p*r + 4.1665795894e-2
-	p = p*r + 1.6666665459e-1
-	p = p*r + 5.0000001201e-1
-	return (p*r*r + r + 1) * math.Float32frombits(uint32(int32(k)+127)<<23)
 }
 
 // product is one matrix to multiply a batch by, into out[t*rows+r].

@@ -17,11 +17,13 @@ type kernels struct {
 	mix func(out, m, p []float32)
 	// quantize rounds x to blocks of 32 bytes and one scale.
 	quantize func(q []int8, s, x []float32)
+	// exp sets each x to exp32(x).
+	exp func(x []float32)
 }
 
 // portableKernels is the reference that all others are tested against.
 func portableKernels() kernels {
-	return kernels{"portable", q8RowsGo, q8Cols4Go, dotsGo, mixGo, quantizeGo}
+	return kernels{"portable", q8RowsGo, q8Cols4Go, dotsGo, mixGo, quantizeGo, expGo}
 }
 
 func q8RowsGo(out []float32, w []int8, ws []float32, x []int8, xs []float32, n int) {
@@ -88,4 +90,30 @@ func quantizeGo(q []int8, s, x []float32) {
 			q[b*32+i] = int8(math.RoundToEven(float64(e * inv)))
 		}
 	}
+}
+
+func expGo(x []float32) {
+	for i, v := range x {
+		x[i] = exp32(v)
+	}
+}
+
+// exp32 is e**x to about two units in the last place: e**x = 2**k * e**r with
+// |r| <= ln(2)/2, by the Cephes polynomial. It is 0 below -87 and for what is
+// not a number, and stays at e**88 above 88.
+func exp32(x float32) float32 {
+	if !(x > -87) {
+		return 0
+	}
+	x = min(x, 88)
+	k := float32(x*1.44269504) + 12582912 // adding 1.5 * 2**23 rounds to an integer
+	k -= 12582912
+	r := x - float32(k*0.693359375) + float32(k*2.12194440e-4)
+	p := float32(1.9875691500e-4)
+	p = float32(p*r) + 1.3981999507e-3
+	p = float32(p*r) + 8.3334519073e-3
+	p = float32(p*r) + 4.1665795894e-2
+	p = float32(p*r) + 1.6666665459e-1
+	p = float32(p*r) + 5.0000001201e-1
+	return (float32(p*r*r) + r + 1) * math.Float32frombits(uint32(int32(k)+127)<<23)
 }

@@ -26,13 +26,16 @@ func mixAVX2(out, m, p *float32, n, rows int)
 //go:noescape
 func quantizeAVX2(q *int8, s, x *float32, blocks int)
 
+//go:noescape
+func expAVX2(x *float32, groups int)
+
 // availableKernels lists what this processor can run, best last.
 func availableKernels() []kernels {
 	ks := []kernels{portableKernels()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		ks = append(ks, kernels{"avx2", q8RowsWith(q8Rows4AVX2), q8Cols4With(q8Cols4AVX2), dotsSIMD, mixSIMD, quantizeSIMD})
+		ks = append(ks, kernels{"avx2", q8RowsWith(q8Rows4AVX2), q8Cols4With(q8Cols4AVX2), dotsSIMD, mixSIMD, quantizeSIMD, expSIMD})
 		if cpu.X86.HasAVX512VNNI && cpu.X86.HasAVX512VL {
-			ks = append(ks, kernels{"avx512-vnni", q8RowsWith(q8Rows4VNNI), q8Cols4With(q8Cols4VNNI), dotsSIMD, mixSIMD, quantizeSIMD})
+			ks = append(ks, kernels{"avx512-vnni", q8RowsWith(q8Rows4VNNI), q8Cols4With(q8Cols4VNNI), dotsSIMD, mixSIMD, quantizeSIMD, expSIMD})
 		}
 	}
 	return ks
@@ -93,4 +96,12 @@ func quantizeSIMD(q []int8, s, x []float32) {
 	}
 	_, _ = q[blocks*32-1], s[blocks-1]
 	quantizeAVX2(&q[0], &s[0], &x[0], blocks)
+}
+
+func expSIMD(x []float32) {
+	n := len(x) &^ 7
+	if n > 0 {
+		expAVX2(&x[0], n/8)
+	}
+	expGo(x[n:])
 }

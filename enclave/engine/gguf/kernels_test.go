@@ -136,3 +136,30 @@ func TestFloatKernelsAgree(t *testing.T) {
 		}
 	}
 }
+
+func TestExp(t *testing.T) {
+	worst := 0.0
+	xs := []float32{-200, -87, 0, 88, 200, float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 1e-30}
+	for x := float32(-86.9); x < 88; x += 0.0137 {
+		want := math.Exp(float64(x))
+		worst = max(worst, math.Abs(float64(exp32(x))-want)/want)
+		xs = append(xs, x)
+	}
+	if worst > 5e-7 {
+		t.Errorf("relative error up to %g", worst)
+	}
+	if exp32(-200) != 0 || exp32(0) != 1 || exp32(200) != exp32(88) {
+		t.Errorf("got %v, %v, %v at -200, 0, 200", exp32(-200), exp32(0), exp32(200))
+	}
+	want := slices.Clone(xs)
+	expGo(want)
+	for _, k := range availableKernels() {
+		got := slices.Clone(xs)
+		k.exp(got)
+		for i := range got {
+			if got[i] != want[i] {
+				t.Fatalf("%s: exp(%v): got %v, want exactly %v", k.name, xs[i], got[i], want[i])
+			}
+		}
+	}
+}
