@@ -2,7 +2,6 @@ package channel
 
 import (
 	"crypto/ed25519"
-	"crypto/hpke"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -16,18 +15,16 @@ import (
 type Job struct {
 	id    [16]byte
 	shape Shape
-	enc   []byte
 	state state
+	encapsulation
 
 	sealing  sync.Mutex
-	sender   *hpke.Sender
 	aad      []byte
 	bodyDone bool
 	plain    []byte
 
 	opening sync.Mutex
-	secret  []byte // until answer frame 0
-	keys    *answerKeys
+	keys    *answerKeys // from answer frame 0 on
 	done    atomic.Bool
 }
 
@@ -45,19 +42,6 @@ func (s *state) err() error {
 		return e
 	}
 	return nil
-}
-
-func newJob(key hpke.PublicKey, keyset [32]byte, p JobParams) (*Job, error) {
-	_, kdf, aead := suite()
-	enc, sender, err := hpke.NewSender(key, kdf, aead, jobInfo(keyset, p.JobID))
-	if err != nil {
-		return nil, &RefusedError{"job.seal", err}
-	}
-	secret, err := sender.Export(answerLabel, answerSecret)
-	if err != nil {
-		return nil, &RefusedError{"job.seal", err}
-	}
-	return &Job{id: p.JobID, shape: p.Shape, enc: enc, sender: sender, secret: secret}, nil
 }
 
 // open makes the job's first message.
@@ -163,7 +147,7 @@ func (j *Job) OpenAnswer(ct []byte) (Frame, error) {
 func (j *Job) AppendOpenAnswer(dst, ct []byte) ([]byte, Frame, error) {
 	j.opening.Lock()
 	defer j.opening.Unlock()
-	if j.secret == nil && j.keys == nil {
+	if j.enc == nil {
 		return nil, Frame{}, &BrokenError{"answer.job", errNoJob}
 	}
 	if err := j.state.err(); err != nil {

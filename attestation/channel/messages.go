@@ -89,6 +89,9 @@ func ParseHello(b []byte) (Hello, error) {
 	if len(h.Highest) > MaxVoucherBytes || len(h.Base) > MaxVoucherBytes {
 		return Hello{}, fmt.Errorf("hello: vouchers: got %d and %d bytes, want at most %d", len(h.Highest), len(h.Base), MaxVoucherBytes)
 	}
+	if len(h.Base) > 0 && h.BasePaid != 0 {
+		return Hello{}, fmt.Errorf("hello: base_paid: got %d beside a base voucher, want 0", h.BasePaid)
+	}
 	return h, nil
 }
 

@@ -3,7 +3,6 @@ package channel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -21,15 +20,18 @@ type PacerConfig struct {
 	Shape Shape
 	Seal  func(dst []byte, f Frame) ([]byte, error) // Job.AppendSeal or ServerJob.AppendSeal
 	Send  func(wire []byte) error                   // passes a sealed frame on; must not keep it
-	Tick  <-chan time.Time                          // one frame per receive (TickInterval); unused with ShapeOffUnpadded
+	Tick  <-chan time.Time                          // one frame per receive, every TickInterval; unused with ShapeOffUnpadded
 }
 
 // Pacer sends one end's frames of one job in the job's shape. With
 // ShapeOffUnpadded, Put seals and sends at once on its caller's goroutine:
 // whatever one read returned is one frame, nothing waits for a timer, and no
 // goroutine is woken. With ShapeOn, Run sends one constant-size frame per tick,
-// and Put queues for it; FrameBody alone goes at once. It is safe for
-// concurrent use. What is still queued when Run fails is dropped.
+// filler if there is nothing to say, and Put queues for it; only FrameHello and
+// FrameBody go at once. A worker puts FrameHello before it starts Run.
+//
+// It is safe for concurrent use. What is still queued when Run fails, or at
+// Stop, is dropped.
 type Pacer struct {
 	c PacerConfig
 
@@ -38,11 +40,20 @@ type Pacer struct {
 	data    []byte
 
 	mu     sync.Mutex
-	queue  []Frame
-	queued int           // bytes in queue
-	room   chan struct{} // closed when queue shrinks
+	queue  []queued
+	bytes  int           // in queue
+	room   chan struct{} // closed when queue shrinks or err is set
 	err    error         // why Put refuses
+	closed bool          // Put refuses because the last frame is queued; Run goes on
 	stop   chan struct{}
+}
+
+// queued is a frame that waits for its tick. For FrameData, Data is the answer
+// from off on, and tokens its count.
+type queued struct {
+	Frame
+	tokens uint32
+	off    int
 }
 
 // NewPacer makes a Pacer. With ShapeOn its owner must Run it.
@@ -50,14 +61,28 @@ func NewPacer(c PacerConfig) *Pacer {
 	return &Pacer{c: c, room: make(chan struct{}), stop: make(chan struct{})}
 }
 
-// Put sends f, or queues it and returns; then f.Data is copied. It waits while
-// the queue is full.
+// Put sends f, or queues a copy of it. It waits while the queue is full.
 func (p *Pacer) Put(ctx context.Context, f Frame) error {
-	if p.c.Shape == ShapeOffUnpadded || f.Type == FrameBody {
-		return p.sendNow(f)
+	if p.c.Shape == ShapeOffUnpadded || f.Type == FrameBody || f.Type == FrameHello {
+		p.sending.Lock()
+		defer p.sending.Unlock()
+		if err := p.refusal(); err != nil {
+			return err
+		}
+		return p.send(f)
 	}
-	f.Data = append([]byte(nil), f.Data...)
-	return p.enqueue(ctx, f, func(q []Frame) []Frame { return append(q, f) })
+	if f.Type == FrameData {
+		tokens, answer, err := ParseData(f.Data)
+		if err != nil {
+			return err
+		}
+		return p.PutData(ctx, tokens, answer)
+	}
+	return p.enqueue(ctx, len(f.Data), func() {
+		f.Data = append([]byte(nil), f.Data...)
+		p.queue = append(p.queue, queued{Frame: f})
+		p.closed = f.Last
+	})
 }
 
 // PutData sends FrameData with the completion tokens generated so far and
@@ -66,30 +91,31 @@ func (p *Pacer) PutData(ctx context.Context, tokens uint32, answer []byte) error
 	if p.c.Shape == ShapeOffUnpadded {
 		return p.sendData(tokens, answer)
 	}
-	f := Frame{Type: FrameData, Data: answer}
-	return p.enqueue(ctx, f, func(q []Frame) []Frame {
-		if n := len(q); n > 0 && q[n-1].Type == FrameData {
-			q[n-1].Data = AppendData(q[n-1].Data[:0], tokens, append(q[n-1].Data[4:], answer...))
-			return q
+	return p.enqueue(ctx, len(answer), func() {
+		n := len(p.queue)
+		if n == 0 || p.queue[n-1].Type != FrameData {
+			p.queue = append(p.queue, queued{Frame: Frame{Type: FrameData}})
+			n++
 		}
-		return append(q, Frame{Type: FrameData, Data: AppendData(nil, tokens, answer)})
+		q := &p.queue[n-1]
+		if q.off > MaxQueueBytes {
+			q.Data, q.off = append(q.Data[:0], q.Data[q.off:]...), 0
+		}
+		q.Data, q.tokens = append(q.Data, answer...), tokens
 	})
 }
 
-// enqueue waits for room, then lets add change the queue.
-func (p *Pacer) enqueue(ctx context.Context, f Frame, add func([]Frame) []Frame) error {
+// enqueue waits for room for n bytes, then lets add change the queue.
+func (p *Pacer) enqueue(ctx context.Context, n int, add func()) error {
 	for {
 		p.mu.Lock()
-		if p.err != nil {
-			defer p.mu.Unlock()
-			return p.err
+		if err := p.refusalLocked(); err != nil {
+			p.mu.Unlock()
+			return err
 		}
-		if p.queued == 0 || p.queued+len(f.Data) <= MaxQueueBytes {
-			p.queue = add(p.queue)
-			p.queued += len(f.Data)
-			if f.Last {
-				p.err = ErrPacerStopped
-			}
+		if p.bytes == 0 || p.bytes+n <= MaxQueueBytes {
+			add()
+			p.bytes += n
 			p.mu.Unlock()
 			return nil
 		}
@@ -103,56 +129,69 @@ func (p *Pacer) enqueue(ctx context.Context, f Frame, add func([]Frame) []Frame)
 	}
 }
 
+func (p *Pacer) refusal() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refusalLocked()
+}
+
+func (p *Pacer) refusalLocked() error {
+	if p.err == nil && p.closed {
+		return ErrPacerStopped
+	}
+	return p.err
+}
+
 func (p *Pacer) sendData(tokens uint32, answer []byte) error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
 	for {
-		n := min(len(answer), MaxFrameData-4)
-		p.sending.Lock()
-		p.data = AppendData(p.data[:0], tokens, answer[:n])
-		err := p.sealAndSend(Frame{Type: FrameData, Data: p.data})
-		p.sending.Unlock()
-		if answer = answer[n:]; err != nil || len(answer) == 0 {
+		if err := p.refusal(); err != nil {
 			return err
+		}
+		n := min(len(answer), MaxFrameData-4)
+		p.data = AppendData(p.data[:0], tokens, answer[:n])
+		if err := p.send(Frame{Type: FrameData, Data: p.data}); err != nil {
+			return err
+		}
+		if answer = answer[n:]; len(answer) == 0 {
+			return nil
 		}
 	}
 }
 
-func (p *Pacer) sendNow(f Frame) error {
-	p.sending.Lock()
-	defer p.sending.Unlock()
-	return p.sealAndSend(f)
-}
-
-// sealAndSend is called with sending held.
-func (p *Pacer) sealAndSend(f Frame) error {
-	p.mu.Lock()
-	err := p.err
-	p.mu.Unlock()
-	if err != nil && p.c.Shape == ShapeOffUnpadded {
-		return err
-	}
+// send is called with sending held.
+func (p *Pacer) send(f Frame) error {
+	var err error
 	if p.wire, err = p.c.Seal(p.wire[:0], f); err == nil {
 		err = p.c.Send(p.wire)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		p.fail(err)
-	} else if f.Last && f.Type == FrameReceipt {
+	case f.Type == FrameReceipt:
 		p.fail(ErrPacerStopped)
 	}
 	return err
 }
 
-// fail makes Put refuse with err from now on.
+// fail makes Put refuse with err from now on, and wakes whoever waits.
 func (p *Pacer) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err == nil {
 		p.err = err
 	}
+	p.wake()
+}
+
+// wake is called with mu held.
+func (p *Pacer) wake() {
 	close(p.room)
 	p.room = make(chan struct{})
 }
 
-// Stop ends Run. What is queued is dropped; Put refuses.
+// Stop ends Run; Put refuses from now on.
 func (p *Pacer) Stop() {
 	p.fail(ErrPacerStopped)
 	p.mu.Lock()
@@ -171,51 +210,58 @@ func (p *Pacer) Run(ctx context.Context) error {
 	if p.c.Shape == ShapeOffUnpadded {
 		return nil
 	}
+	err := p.run(ctx)
+	if err != nil {
+		p.fail(err)
+	}
+	return err
+}
+
+func (p *Pacer) run(ctx context.Context) error {
+	if p.c.Tick == nil {
+		return errors.New("pacer: no ticks were given")
+	}
+	var data []byte
 	for ticks := 1; ; ticks++ {
 		select {
 		case <-p.stop:
 			return nil
 		case <-ctx.Done():
-			p.fail(ctx.Err())
 			return ctx.Err()
 		case _, ok := <-p.c.Tick:
 			if !ok {
-				p.fail(ErrPacerStopped)
-				return fmt.Errorf("pacer: the ticks ended")
+				return errors.New("pacer: the ticks ended")
 			}
 		}
-		f := p.next(ticks)
-		if err := p.sendNow(f); err != nil {
+		var f Frame
+		f, data = p.next(ticks, data)
+		p.sending.Lock()
+		err := p.send(f)
+		p.sending.Unlock()
+		if err != nil || f.Last {
 			return err
-		}
-		if f.Last {
-			return nil
 		}
 	}
 }
 
-// next takes the frame for one tick off the queue.
-func (p *Pacer) next(ticks int) Frame {
+// next takes one tick's frame off the queue. buf holds a FrameData's data.
+func (p *Pacer) next(ticks int, buf []byte) (Frame, []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.queue) == 0 || p.queue[0].Last && ticks%EndTicks != 0 {
-		return Frame{Type: FrameFiller}
+		return Frame{Type: FrameFiller}, buf
 	}
-	f := p.queue[0]
-	const room = WorkerTickBytes - headerBytes - tagBytes
-	if f.Type == FrameData && len(f.Data) > room {
-		rest := AppendData(nil, 0, f.Data[room:])
-		copy(rest, f.Data[:4])
-		p.queue[0].Data, f.Data = rest, f.Data[:room]
-		p.queued -= room - 4
-	} else {
-		p.queue = p.queue[1:]
-		p.queued -= len(f.Data)
-		if f.Type == FrameData {
-			p.queued += 4
-		}
+	q := &p.queue[0]
+	f, size := q.Frame, len(q.Data)
+	if q.Type == FrameData {
+		size = min(len(q.Data)-q.off, WorkerTickBytes-headerBytes-tagBytes-4)
+		buf = AppendData(buf[:0], q.tokens, q.Data[q.off:q.off+size])
+		f.Data = buf
 	}
-	close(p.room)
-	p.room = make(chan struct{})
-	return f
+	if q.off += size; q.off == len(q.Data) {
+		p.queue = append(p.queue[:0], p.queue[1:]...)
+	}
+	p.bytes -= size
+	p.wake()
+	return f, buf
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"cocoon/attestation"
@@ -25,6 +26,9 @@ type Session struct {
 	v    *attestation.Verified
 	key  hpke.PublicKey
 	hand Handshake
+
+	mu       sync.Mutex
+	prepared map[[16]byte]encapsulation
 }
 
 // Open checks that this very connection ends at the attested worker, and is
@@ -53,7 +57,7 @@ func open(k *attestation.Keyset, digest [32]byte, v *attestation.Verified, h Han
 	if err != nil {
 		return nil, &RefusedError{"session.hpke-key", err}
 	}
-	return &Session{v: v, key: pub, hand: h}, nil
+	return &Session{v: v, key: pub, hand: h, prepared: make(map[[16]byte]encapsulation)}, nil
 }
 
 // Verified is what the session rests on; nil for the zero Session.
@@ -97,10 +101,11 @@ func (s *Session) newJob(k *attestation.Keyset, digest [32]byte, p JobParams) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	j, err := newJob(s.key, digest, p)
+	e, err := s.take(digest, p.JobID)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &RefusedError{"job.seal", err}
 	}
+	j := &Job{id: p.JobID, shape: p.Shape, encapsulation: e}
 	raw, err := j.open(p, first, digest, s.hand.EKM)
 	if err != nil {
 		return nil, nil, err

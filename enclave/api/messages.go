@@ -95,6 +95,9 @@ func (m *ReceiptsResponse) decode(b []byte) error {
 	if len(m.Base) > channel.MaxVoucherBytes || len(m.Highest) > channel.MaxVoucherBytes {
 		return fmt.Errorf("receipts response: vouchers: got %d and %d bytes, want at most %d", len(m.Base), len(m.Highest), channel.MaxVoucherBytes)
 	}
+	if len(m.Base) > 0 && m.BasePaid != 0 {
+		return fmt.Errorf("receipts response: base_paid: got %d beside a base voucher, want 0", m.BasePaid)
+	}
 	for i, r := range m.Receipts {
 		if len(r) > MaxReceiptBytes {
 			return fmt.Errorf("receipts response: receipt %d: got %d bytes, want at most %d", i, len(r), MaxReceiptBytes)
