@@ -68,6 +68,10 @@ func openJournal(dir string, replay func(record) error) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devchain: %w", err)
 	}
+	if err := lock(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("devchain: journal: %w", err)
+	}
 	var end int64
 	st, err := f.Stat()
 	if err == nil {

@@ -160,7 +160,14 @@ func TestOpenRefusesWhatIsNotItsOwn(t *testing.T) {
 		}
 	}
 	cfg := Config{Dir: t.TempDir(), GlobalID: -5}
-	open(t, cfg).Close()
+	first := open(t, cfg)
+	if c, err := Open(cfg); err == nil {
+		c.Close()
+		t.Error("a folder in use: got no error")
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
 	cfg.GlobalID = -6
 	if c, err := Open(cfg); err == nil {
 		c.Close()
