@@ -148,8 +148,8 @@ func (e *NoWorkerError) Unwrap() error { return e.Err }
 // in not. It waits while the only such workers are being connected to, or are
 // full. It returns a *ModelError or a *NoWorkerError.
 func (r *Router) Pick(ctx context.Context, model string, not map[attestation.Address]bool) (*Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, pickTimeout)
-	defer cancel()
+	limit := time.NewTimer(pickTimeout)
+	defer limit.Stop()
 	unpaid := map[*worker]error{}
 	poked := false
 	for {
@@ -173,8 +173,10 @@ func (r *Router) Pick(ctx context.Context, model string, not map[attestation.Add
 		}
 		select {
 		case <-changed:
-		case <-ctx.Done():
+		case <-limit.C:
 			return nil, r.none(model, not, unpaid)
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
 }

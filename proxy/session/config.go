@@ -56,4 +56,6 @@ const (
 	helloTimeout   = 20 * time.Second // from a job's opening to the worker's first frame
 	stateAge       = 10 * time.Minute // of a channel's proven state (DESIGN section 5)
 	stateRefresh   = 5 * time.Second  // between looks at a channel that cannot pay
+	unprovenWait   = 500 * time.Millisecond
+	unprovenTries  = 20 // unprovenWait apart, for a worker to see a new channel
 )

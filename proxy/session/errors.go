@@ -80,6 +80,20 @@ func Retryable(err error) bool {
 	return Misbehaves(err) || Unreached(err) || errors.Is(err, ledger.ErrLogEnded)
 }
 
+// ConnectAgain reports whether the same worker may take the job on a new
+// connection: the old one broke, or its evidence has run out.
+func ConnectAgain(err error) bool {
+	var r *api.RefusalError
+	var c *channel.RefusedError
+	switch {
+	case errors.As(err, &r):
+		return r.AttestAgain() || Unreached(err)
+	case errors.As(err, &c):
+		return c.Name == "job.verified"
+	}
+	return Unreached(err) || errors.Is(err, ledger.ErrLogEnded) || errors.Is(err, attestation.ErrNotVerified)
+}
+
 // errUnreached marks a stream that broke or never began.
 var errUnreached = errors.New("worker not reached")
 

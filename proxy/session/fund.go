@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"cocoon/attestation"
 	"cocoon/contracts"
 	"cocoon/contracts/view"
+	"cocoon/enclave/api"
 	"cocoon/proxy/ledger"
 )
 
@@ -34,13 +37,32 @@ func (s *Session) Fund(ctx context.Context) error {
 		return &ChannelError{ch.Address, err}
 	}
 	signer.SetLimit(limit)
-	if err := s.reconcile(ctx, signer); err != nil {
+	if err := s.reconcileNew(ctx, signer); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.signer = signer
 	s.mu.Unlock()
 	return nil
+}
+
+// reconcileNew waits a little for a worker whose liteservers do not show the
+// channel yet.
+func (s *Session) reconcileNew(ctx context.Context, signer *ledger.Signer) error {
+	wait := time.NewTicker(unprovenWait)
+	defer wait.Stop()
+	for left := unprovenTries; ; left-- {
+		err := s.reconcile(ctx, signer)
+		var refusal *api.RefusalError
+		if left == 0 || !errors.As(err, &refusal) || !strings.HasPrefix(refusal.Name, "channel.") || !refusal.Retryable() {
+			return err
+		}
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Channel is the channel that pays for the session's jobs, with what it can pay
