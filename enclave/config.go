@@ -77,6 +77,7 @@ type HostStore interface {
 	PutVoucher(ctx context.Context, channel attestation.Address, raw []byte) error
 	PutBase(ctx context.Context, logID [32]byte, channel attestation.Address, base [32]byte) error
 	PutReceipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64, cose []byte) error
+	Receipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64) ([]byte, error)
 	PutBundle(ctx context.Context, raw []byte) error
 	Bundle(ctx context.Context, digest [32]byte) ([]byte, error)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"cocoon/attestation"
+	"cocoon/attestation/auditlog"
 	"cocoon/attestation/channel"
 	"cocoon/enclave/api"
 	"cocoon/enclave/meter"
@@ -141,9 +142,12 @@ func (s *server) GetReceipts(ctx context.Context, q *api.ReceiptsRequest) (*api.
 	if q.From > st.Count {
 		return nil, api.Refuse(codes.InvalidArgument, "receipts.from", fmt.Sprintf("got %d, want at most %d", q.From, st.Count))
 	}
+	list, err := s.receiptsOf(ctx, q.Channel, q.From, min(st.Count, q.From+api.MaxReceipts))
+	if err != nil {
+		return nil, err
+	}
 	return &api.ReceiptsResponse{
-		LogID: s.logID, Base: st.Base, BasePaid: st.BasePaid, Highest: st.Highest, Settled: st.Settled, Count: st.Count,
-		Receipts: s.receipts.list(q.Channel, q.From, min(st.Count, q.From+api.MaxReceipts)),
+		LogID: s.logID, Base: st.Base, BasePaid: st.BasePaid, Highest: st.Highest, Settled: st.Settled, Count: st.Count, Receipts: list,
 	}, nil
 }
 
@@ -156,31 +160,41 @@ func (s *server) servedOrOpen(ctx context.Context, addr attestation.Address) (*m
 	return s.account(ctx, addr)
 }
 
-// receipts are this boot's, in memory: about 1 KiB for each job.
+// receipts are the digests of this boot's receipts, which the host keeps.
 type receipts struct {
 	mu *sync.Mutex
-	m  map[attestation.Address]map[uint64][]byte
+	m  map[attestation.Address]map[uint64][32]byte
 }
 
 func newReceipts() receipts {
-	return receipts{new(sync.Mutex), map[attestation.Address]map[uint64][]byte{}}
+	return receipts{new(sync.Mutex), map[attestation.Address]map[uint64][32]byte{}}
 }
 
-func (r receipts) put(channel attestation.Address, index uint64, cose []byte) {
+func (r receipts) put(channel attestation.Address, index uint64, digest [32]byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.m[channel] == nil {
-		r.m[channel] = map[uint64][]byte{}
+		r.m[channel] = map[uint64][32]byte{}
 	}
-	r.m[channel][index] = cose
+	r.m[channel][index] = digest
 }
 
-func (r receipts) list(channel attestation.Address, from, to uint64) [][]byte {
+func (r receipts) digest(channel attestation.Address, index uint64) [32]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([][]byte, 0, to-from)
+	return r.m[channel][index]
+}
+
+// receiptsOf reads back receipts [from, to) from the host.
+func (s *server) receiptsOf(ctx context.Context, channel attestation.Address, from, to uint64) ([][]byte, error) {
+	var out [][]byte
 	for i := from; i < to; i++ {
-		out = append(out, r.m[channel][i])
+		cose, err := s.cfg.Store.Receipt(ctx, s.logID, channel, i)
+		if err != nil || auditlog.ReceiptDigest(cose) != s.receipts.digest(channel, i) {
+			s.event("receipt.lost", "index", i)
+			return nil, api.Refuse(codes.Unavailable, "receipts.store", fmt.Sprintf("the host's store lost receipt %d", i))
+		}
+		out = append(out, cose)
 	}
-	return out
+	return out, nil
 }
