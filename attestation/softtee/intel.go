@@ -146,6 +146,16 @@ func (i *Intel) issuePCK(now time.Time, p Platform, edit func(*x509.Certificate)
 	return []*x509.Certificate{c, ca, i.root}, key, nil
 }
 
+// issueSigner certifies the TCB signing key once more.
+func (i *Intel) issueSigner(now time.Time, edit func(*x509.Certificate)) (*x509.Certificate, error) {
+	t, err := certificate(now, "Intel SGX TCB Signing", false)
+	if err != nil {
+		return nil, err
+	}
+	edit(t)
+	return issue(t, i.root, &i.tcbKey.PublicKey, i.rootKey)
+}
+
 // extension is the SGX extension (Intel SGX PCK Certificate and CRL Profile, section 1.3.5).
 func (p *Platform) extension() (pkix.Extension, error) {
 	oid := func(n ...int) asn1.ObjectIdentifier {

@@ -88,6 +88,7 @@ type Documents struct {
 	RootCACRL  x509.RevocationList
 	PCK        *x509.Certificate // the platform's, to be revoked by tests
 	Signer     *x509.Certificate // the TCB signer
+	QESigner   *x509.Certificate // that of QE identity: Signer, unless the machine's faults ask for another
 	CA         *x509.Certificate // the PCK's CA
 }
 
@@ -149,8 +150,9 @@ func Revoke(l *x509.RevocationList, c *x509.Certificate) {
 
 // sign turns documents into collateral.
 func (i *Intel) sign(d *Documents, caKey *ecdsa.PrivateKey) (*attestation.TDXCollateral, error) {
-	signer := pemChain(i.tcb, i.root)
-	c := &attestation.TDXCollateral{TCBInfoIssuerChain: signer, QEIdentityIssuerChain: signer, PCKCRLIssuerChain: pemChain(d.CA, i.root)}
+	c := &attestation.TDXCollateral{
+		TCBInfoIssuerChain: pemChain(d.Signer, i.root), QEIdentityIssuerChain: pemChain(d.QESigner, i.root), PCKCRLIssuerChain: pemChain(d.CA, i.root),
+	}
 	var err error
 	if c.TCBInfo, c.TCBInfoSignature, err = i.signJSON(d.TCBInfo); err != nil {
 		return nil, err

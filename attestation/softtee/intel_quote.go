@@ -24,6 +24,7 @@ type TDXFaults struct {
 	NoCollateral bool
 	V5           bool // not a fault: a version 5 quote with a TDX 1.5 report
 
+	QESigner  func(*x509.Certificate) // not nil: QE identity has a TCB signer of its own
 	Platform  func(*Platform)
 	PCK       func(*x509.Certificate)
 	TD        func(*TD)
@@ -119,7 +120,7 @@ func clone(c *attestation.TDXCollateral) *attestation.TDXCollateral {
 // with faults in it issues each time.
 func (m *Machine) collateral(now time.Time, td TD) (*intelCollateral, error) {
 	f := &m.TDX
-	healthy := f.TCBStatus == "" && f.Platform == nil && f.PCK == nil && f.Documents == nil
+	healthy := f.TCBStatus == "" && f.Platform == nil && f.PCK == nil && f.QESigner == nil && f.Documents == nil
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if c := m.cached; healthy && c != nil && !now.Before(c.at) && now.Sub(c.at) < 24*time.Hour {
@@ -135,9 +136,14 @@ func (m *Machine) collateral(now time.Time, td TD) (*intelCollateral, error) {
 		return nil, err
 	}
 	d := newDocuments(now.Add(-issuedBefore).UTC().Truncate(time.Second), p, td)
-	d.PCK, d.Signer, d.CA = chain[0], intel.tcb, chain[1]
+	d.PCK, d.Signer, d.QESigner, d.CA = chain[0], intel.tcb, intel.tcb, chain[1]
 	if f.TCBStatus != "" {
 		d.TCBInfo.Levels[0].Status, d.TCBInfo.Levels[0].Advisories = f.TCBStatus, []string{"INTEL-SA-00615"}
+	}
+	if f.QESigner != nil {
+		if d.QESigner, err = intel.issueSigner(now, f.QESigner); err != nil {
+			return nil, err
+		}
 	}
 	if f.Documents != nil {
 		f.Documents(&d)

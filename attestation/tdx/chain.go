@@ -90,10 +90,9 @@ func verifyChain(roots *x509.CertPool, certs []*x509.Certificate, names ...[]str
 		return nil, err
 	}
 	for _, chain := range chains {
-		if len(chain) != len(certs) || !slices.EqualFunc(chain[:len(chain)-1], certs[:len(certs)-1], (*x509.Certificate).Equal) {
-			continue
-		}
-		if bytes.Equal(chain[len(chain)-1].RawSubjectPublicKeyInfo, certs[len(certs)-1].RawSubjectPublicKeyInfo) {
+		last := len(chain) - 1
+		if slices.EqualFunc(chain[:last], certs[:len(certs)-1], (*x509.Certificate).Equal) &&
+			bytes.Equal(chain[last].RawSubjectPublicKeyInfo, certs[last].RawSubjectPublicKeyInfo) {
 			return chain, nil
 		}
 	}

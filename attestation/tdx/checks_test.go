@@ -1,7 +1,11 @@
 package tdx_test
 
 import (
+	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/binary"
 	"math/big"
 	"strings"
 	"testing"
@@ -84,7 +88,18 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 		{"tdx.parse", "another TEE", after(func(e *attestation.CPUEvidence) { e.Quote[4] = 0 })},
 		{"tdx.parse", "another key type", after(func(e *attestation.CPUEvidence) { e.Quote[2] = 3 })},
 		{"tdx.parse", "too long", after(func(e *attestation.CPUEvidence) { e.Quote = append(e.Quote, make([]byte, 64<<10)...) })},
+		{"tdx.parse", "a byte that no size counts", after(func(e *attestation.CPUEvidence) {
+			e.Quote = append(e.Quote, 0)
+			grow(e.Quote, sigDataSize, 1)
+			grow(e.Quote, certDataSize, 1)
+		})},
 
+		{"tdx.root", "another root of the same name", after(func(e *attestation.CPUEvidence) {
+			chain := e.Quote[pckChain:]
+			at := bytes.LastIndex(chain, []byte("-----BEGIN"))
+			setChain(e, append(bytes.Clone(chain[:at]), rootOf(t, quote(t, strange).TDX.TCBInfoIssuerChain)...))
+		})},
+		{"tdx.root", "text after the chain", after(func(e *attestation.CPUEvidence) { setChain(e, append(bytes.Clone(e.Quote[pckChain:]), '!')) })},
 		{"tdx.root", "the machine of another world", func(a *attack) { a.m = strange }},
 		{"tdx.root", "no PPID", func(a *attack) { a.m.TDX.Platform = func(p *softtee.Platform) { p.PPID = [16]byte{} } }},
 		{"tdx.root", "a PCK that is a CA", func(a *attack) {
@@ -112,6 +127,7 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 		{"tdx.collateral", "of another PCE", documents(func(d *softtee.Documents) { d.TCBInfo.PCEID = "0001" })},
 		{"tdx.collateral", "of SGX", documents(func(d *softtee.Documents) { d.TCBInfo.ID = "SGX" })},
 		{"tdx.collateral", "QE identity of SGX", documents(func(d *softtee.Documents) { d.QEIdentity.ID = "QE" })},
+		{"tdx.collateral", "another type of TCB", documents(func(d *softtee.Documents) { d.TCBInfo.Type = 1 })},
 		{"tdx.collateral", "no levels", documents(func(d *softtee.Documents) { d.TCBInfo.Levels = nil })},
 		{"tdx.collateral", "an unknown status", documents(func(d *softtee.Documents) { d.TCBInfo.Levels[0].Status = "Fine" })},
 		{"tdx.collateral", "a level of 15 components", documents(func(d *softtee.Documents) { d.TCBInfo.Levels[0].TCB.SGX = d.TCBInfo.Levels[0].TCB.SGX[:15] })},
@@ -119,6 +135,18 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 		{"tdx.crl", "the PCK is revoked", documents(func(d *softtee.Documents) { softtee.Revoke(&d.PCKCRL, d.PCK) })},
 		{"tdx.crl", "the PCK's CA is revoked", documents(func(d *softtee.Documents) { softtee.Revoke(&d.RootCACRL, d.CA) })},
 		{"tdx.crl", "the TCB signer is revoked", documents(func(d *softtee.Documents) { softtee.Revoke(&d.RootCACRL, d.Signer) })},
+		{"tdx.crl", "the QE identity's signer is revoked", func(a *attack) {
+			a.m.TDX.QESigner = func(*x509.Certificate) {}
+			a.m.TDX.Documents = func(d *softtee.Documents) { softtee.Revoke(&d.RootCACRL, d.QESigner) }
+		}},
+		{"tdx.crl", "a list in another CA's name", documents(func(d *softtee.Documents) {
+			ca := *d.CA
+			ca.RawSubject = d.Signer.RawSubject
+			d.CA = &ca
+		})},
+		{"tdx.crl", "a delta list", documents(func(d *softtee.Documents) {
+			d.PCKCRL.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 27}, Critical: true, Value: []byte{2, 1, 1}}}
+		})},
 		{"tdx.crl", "the list of another world", after(func(e *attestation.CPUEvidence) { e.TDX.PCKCRL = quote(t, strange).TDX.PCKCRL })},
 		{"tdx.crl", "the root's list in the PCK list's place", after(func(e *attestation.CPUEvidence) { e.TDX.PCKCRL = e.TDX.RootCACRL })},
 		{"tdx.crl", "trailing bytes", after(func(e *attestation.CPUEvidence) { e.TDX.RootCACRL = append(e.TDX.RootCACRL, 0) })},
@@ -147,6 +175,9 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 		{"tdx.collateral-fresh", "PCK not valid yet", func(a *attack) {
 			a.m.TDX.PCK = func(c *x509.Certificate) { c.NotBefore = now.Add(time.Second) }
 		}},
+		{"tdx.collateral-fresh", "a TCB signer that expired", func(a *attack) {
+			a.m.TDX.QESigner = func(c *x509.Certificate) { c.NotAfter = now.Add(-time.Second) }
+		}},
 		{"tdx.collateral-fresh", "a policy of one minute", func(a *attack) {
 			a.policy = &attestation.Policy{Ages: attestation.Ages{Collateral: attestation.Duration(time.Minute)}}
 		}},
@@ -156,6 +187,7 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 		{"tdx.eval-number", "below the policy's floor", func(a *attack) {
 			a.policy = &attestation.Policy{TDX: attestation.TDXPolicy{MinEvalNumber: 19}}
 		}},
+		{"tdx.eval-number", "none", documents(func(d *softtee.Documents) { d.TCBInfo.Evaluation, d.QEIdentity.Evaluation = 0, 0 })},
 		{"tdx.eval-number", "TCB info rolled back", documents(func(d *softtee.Documents) { d.TCBInfo.Evaluation = 17 })},
 		{"tdx.eval-number", "QE identity rolled back", documents(func(d *softtee.Documents) { d.QEIdentity.Evaluation = 17 })},
 
@@ -241,6 +273,27 @@ func TestEveryTDXCheckRefuses(t *testing.T) {
 	}
 }
 
+// Where a software version 4 quote has its sizes and its chain.
+const (
+	sigDataSize  = 48 + 584
+	certDataSize = sigDataSize + 4 + 128 + 2
+	chainSize    = certDataSize + 4 + 384 + 64 + 2 + 32 + 2
+	pckChain     = chainSize + 4
+)
+
+func grow(b []byte, at, by int) {
+	binary.LittleEndian.PutUint32(b[at:], binary.LittleEndian.Uint32(b[at:])+uint32(by))
+}
+
+// setChain replaces the PCK chain, which nothing signs.
+func setChain(e *attestation.CPUEvidence, chain []byte) {
+	by := len(chain) - (len(e.Quote) - pckChain)
+	e.Quote = append(bytes.Clone(e.Quote[:pckChain]), chain...)
+	for _, at := range []int{sigDataSize, certDataSize, chainSize} {
+		grow(e.Quote, at, by)
+	}
+}
+
 func oldMicrocode(p *softtee.Platform) { p.CPUSVN[0]-- }
 
 // newMicrocode makes Intel ask for what a machine with oldMicrocode does not have.
@@ -274,12 +327,14 @@ func recordedOnce(t *testing.T, res *attestation.Result) {
 func TestHealthyMachinesAreAccepted(t *testing.T) {
 	w := newWorld(t)
 	rows := map[string]func(*attack){
-		"version 4":        func(*attack) {},
-		"version 5":        func(a *attack) { a.m.TDX.V5 = true },
-		"TDX 1.0 module":   td(func(d *softtee.TD) { d.TEETCBSVN = [16]byte{5, 0, 3} }),
-		"Processor CA":     func(a *attack) { a.m.TDX.Platform = func(p *softtee.Platform) { p.Processor = true } },
-		"zero padding":     after(func(e *attestation.CPUEvidence) { e.Quote = append(e.Quote, make([]byte, 3000)...) }),
-		"FMSPC lower case": documents(func(d *softtee.Documents) { d.TCBInfo.FMSPC = strings.ToLower(d.TCBInfo.FMSPC) }),
+		"version 4":          func(*attack) {},
+		"version 5":          func(a *attack) { a.m.TDX.V5 = true },
+		"TDX 1.0 module":     td(func(d *softtee.TD) { d.TEETCBSVN = [16]byte{5, 0, 3} }),
+		"Processor CA":       func(a *attack) { a.m.TDX.Platform = func(p *softtee.Platform) { p.Processor = true } },
+		"zero padding":       after(func(e *attestation.CPUEvidence) { e.Quote = append(e.Quote, make([]byte, 3000)...) }),
+		"chain ends in zero": after(func(e *attestation.CPUEvidence) { setChain(e, append(bytes.Clone(e.Quote[pckChain:]), 0)) }),
+		"two TCB signers":    func(a *attack) { a.m.TDX.QESigner = func(*x509.Certificate) {} },
+		"FMSPC lower case":   documents(func(d *softtee.Documents) { d.TCBInfo.FMSPC = strings.ToLower(d.TCBInfo.FMSPC) }),
 		"others revoked": documents(func(d *softtee.Documents) {
 			softtee.Revoke(&d.PCKCRL, &x509.Certificate{SerialNumber: big.NewInt(7)})
 			softtee.Revoke(&d.RootCACRL, &x509.Certificate{SerialNumber: big.NewInt(8)})

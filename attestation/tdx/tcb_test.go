@@ -1,10 +1,15 @@
 package tdx
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"math/big"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tdx-guest/pcs"
@@ -58,5 +63,74 @@ func TestPinnedRoot(t *testing.T) {
 	got := hex.EncodeToString(c.RawSubjectPublicKeyInfo[len(c.RawSubjectPublicKeyInfo)-65:])
 	if got != key || c.Subject.CommonName != cnRoot || c.CheckSignatureFrom(c) != nil {
 		t.Errorf("got %q with key %s (SHA-256 of its SPKI %x)", c.Subject, got, sum)
+	}
+}
+
+// A TDX 1.5 module's own SVN and version are not the platform's.
+func TestPlatformLevelLeavesTheModuleOut(t *testing.T) {
+	level := pcs.TcbLevel{Tcb: pcs.Tcb{SgxTcbcomponents: make([]pcs.TcbComponent, 16), TdxTcbcomponents: make([]pcs.TcbComponent, 16)}, TcbStatus: "UpToDate"}
+	level.Tcb.TdxTcbcomponents[0].Svn = 8
+	level.Tcb.TdxTcbcomponents[1].Svn = 2
+	p := &pck{cpuSVN: make([]byte, 16)}
+	levels := []pcs.TcbLevel{level}
+	if platformLevel(levels, p, [16]byte{7, 1}) == nil {
+		t.Error("TDX 1.5: the module's components were compared")
+	}
+	if platformLevel(levels, p, [16]byte{7, 0}) != nil {
+		t.Error("TDX 1.0: the module's components were not compared")
+	}
+	levels[0].Tcb.TdxTcbcomponents[2].Svn = 1
+	if platformLevel(levels, p, [16]byte{9, 1}) != nil {
+		t.Error("TDX 1.5: the third component was not compared")
+	}
+}
+
+func TestParseChain(t *testing.T) {
+	one := intelRoot
+	headers := strings.Replace(one, "CERTIFICATE-----\n", "CERTIFICATE-----\nName: value\n\n", 1)
+	for _, tt := range []struct {
+		name, in string
+		n        int
+		ok       bool
+	}{
+		{"one", one, 1, true},
+		{"three", one + "\n" + one + one + "\x00", 3, true},
+		{"none", "", 1, false},
+		{"two of three", one + one, 3, false},
+		{"four of three", one + one + one + one, 3, false},
+		{"text before", "x" + one, 1, false},
+		{"text between", one + "x\n" + one, 2, false},
+		{"text after", one + "x", 1, false},
+		{"two zeros", one + "\x00\x00", 1, false},
+		{"PEM headers", headers, 1, false},
+		{"another kind", strings.ReplaceAll(one, "CERTIFICATE", "PUBLIC KEY"), 1, false},
+		{"too long", one + strings.Repeat("\n", maxChainBytes), 1, false},
+	} {
+		got, err := parseChain([]byte(tt.in), tt.n)
+		if (err == nil) != tt.ok || tt.ok && len(got) != tt.n {
+			t.Errorf("%s: got %d certificates and error %v", tt.name, len(got), err)
+		}
+	}
+}
+
+// Intel's profile has P-256 alone: another curve is not Intel's.
+func TestOtherCurvesAreRefused(t *testing.T) {
+	for curve, ok := range map[elliptic.Curve]bool{elliptic.P256(): true, elliptic.P384(): false} {
+		key, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), SignatureAlgorithm: x509.ECDSAWithSHA256}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p256(c); (err == nil) != ok {
+			t.Errorf("%s: got error %v", curve.Params().Name, err)
+		}
 	}
 }

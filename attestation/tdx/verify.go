@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"cocoon/attestation"
-
-	"github.com/google/go-tdx-guest/pcs"
 )
 
 // Product is the product line in platform ids and claims.
@@ -190,6 +188,6 @@ func (s *step) level(claims *attestation.CPUClaims, q *quote, p *pck, policy att
 		return
 	}
 	claims.TCBStatus, claims.Advisories = v.status.String(), v.advisories
-	ok := v.status&revoked == 0 && slices.Contains(policy.TDX.TCBStatuses, claims.TCBStatus) && claims.TCBStatus != string(pcs.TcbComponentStatusRevoked)
+	ok := v.status&revoked == 0 && slices.Contains(policy.TDX.TCBStatuses, claims.TCBStatus)
 	s.r.Expect("tdx.tcb", ok, fmt.Sprintf("%s %v", v, v.advisories), fmt.Sprintf("one of %q", policy.TDX.TCBStatuses))
 }

@@ -134,6 +134,15 @@ func TestNothingIsTrustedByDefault(t *testing.T) {
 	}
 }
 
+func TestEvidenceOfAnotherTechnologyIsRefused(t *testing.T) {
+	ev := quote(t, newWorld(t).Machine(attestation.TDX))
+	v := tdx.NewWithRootsUnsafe(rootPool(t, &ev))
+	ev.TEE = attestation.SNP
+	if c := claims(t, v, &ev); c.PlatformKey != nil || c.ValidUntil != (time.Time{}) {
+		t.Errorf("a TDX quote given as SNP evidence made claims: %+v", c)
+	}
+}
+
 // The zero policy allows nothing, whatever the evidence.
 func TestZeroPolicyRefuses(t *testing.T) {
 	ev := quote(t, newWorld(t).Machine(attestation.TDX))
