@@ -73,7 +73,6 @@ type ServerJob struct {
 	channel attestation.Address
 	terms   Terms
 	request OpenRequest
-	first   Frame
 	state   state
 
 	opening  sync.Mutex
@@ -94,22 +93,9 @@ func newServerJob(rand io.Reader, o *jobOpen, terms Terms, r *hpke.Recipient) (*
 	if err != nil {
 		return nil, refuse("open.sealed", "does not decrypt under these terms")
 	}
-	if j.first, err = parsePlain(plain); err != nil {
+	if err := j.begin(plain, len(o.Ciphertext)); err != nil {
 		return nil, &RefusedError{"open.request", err}
 	}
-	if j.first.Type != FrameOpen {
-		return nil, refuse("open.request", "type: got %s, want %s", j.first.Type, FrameOpen)
-	}
-	if j.request, err = ParseOpenRequest(j.first.Data); err != nil {
-		return nil, &RefusedError{"open.request", err}
-	}
-	if j.first.Last != j.request.BodyDone {
-		return nil, refuse("open.request", "last is %t, body_done %t", j.first.Last, j.request.BodyDone)
-	}
-	if !j.request.Shape.fits(ClientTickBytes, len(o.Ciphertext)) {
-		return nil, refuse("open.request", "size: got %d bytes, want one of shape %s", len(o.Ciphertext), j.request.Shape)
-	}
-	j.bodyDone = j.first.Last
 	if _, err := io.ReadFull(rand, j.workerNonce[:]); err != nil {
 		return nil, refuse("open.sealed", "randomness: %w", err)
 	}
@@ -124,6 +110,28 @@ func newServerJob(rand io.Reader, o *jobOpen, terms Terms, r *hpke.Recipient) (*
 	return j, nil
 }
 
+// begin reads the opening frame, which took wire bytes.
+func (j *ServerJob) begin(plain []byte, wire int) error {
+	f, err := parsePlain(plain)
+	if err != nil {
+		return err
+	}
+	if f.Type != FrameOpen {
+		return fmt.Errorf("type: got %s, want %s", f.Type, FrameOpen)
+	}
+	if j.request, err = ParseOpenRequest(f.Data); err != nil {
+		return err
+	}
+	if f.Last != j.request.BodyDone {
+		return fmt.Errorf("last is %t, body_done %t", f.Last, j.request.BodyDone)
+	}
+	if !j.request.Shape.fits(ClientTickBytes, wire) {
+		return fmt.Errorf("size: got %d bytes, want one of shape %s", wire, j.request.Shape)
+	}
+	j.bodyDone = f.Last
+	return nil
+}
+
 // JobID is the job's id.
 func (j *ServerJob) JobID() [16]byte { return j.id }
 
@@ -132,9 +140,6 @@ func (j *ServerJob) Terms() Terms { return j.terms }
 
 // Channel is who pays.
 func (j *ServerJob) Channel() attestation.Address { return j.channel }
-
-// First is the opening frame. The caller must not change it.
-func (j *ServerJob) First() Frame { return j.first }
 
 // Request is the opening frame's request. The caller must not change it.
 func (j *ServerJob) Request() OpenRequest { return j.request }
@@ -178,7 +183,8 @@ func (j *ServerJob) open(ct []byte) (Frame, string, error) {
 }
 
 // Seal returns the next answer frame. The first is FrameHello, the last, with
-// Last set, FrameReceipt. An error kills the job.
+// Last set, FrameReceipt. An error kills the job, but for a filler before
+// FrameHello, which is refused alone.
 func (j *ServerJob) Seal(f Frame) ([]byte, error) { return j.AppendSeal(nil, f) }
 
 // AppendSeal appends the next answer frame to dst. It allocates nothing if dst
@@ -194,6 +200,9 @@ func (j *ServerJob) AppendSeal(dst []byte, f Frame) ([]byte, error) {
 	}
 	if j.done {
 		return nil, j.state.kill("answer.after-last", fmt.Errorf("%s after the last frame", f.Type))
+	}
+	if f.Type == FrameFiller && !j.started {
+		return nil, errNoHello
 	}
 	if name, err := workerRules(f, !j.started); err != nil {
 		return nil, j.state.kill(name, err)

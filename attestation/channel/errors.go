@@ -37,5 +37,6 @@ func (e *BrokenError) Unwrap() error { return e.Err }
 
 var (
 	errNoJob      = errors.New("no job was opened")
+	errNoHello    = errors.New("answer: a filler cannot be the first frame")
 	errNotInOrder = errors.New("does not open as the next frame: lost, repeated, reordered or changed on the way")
 )

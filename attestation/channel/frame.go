@@ -3,6 +3,7 @@ package channel
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // FrameType says what a frame carries. Its zero value is no type.
@@ -23,12 +24,25 @@ const (
 )
 
 func (t FrameType) String() string {
-	names := map[FrameType]string{
-		FrameOpen: "open", FrameBody: "body", FrameVoucher: "voucher", FrameCancel: "cancel", FrameFiller: "filler",
-		FrameHello: "hello", FrameData: "data", FrameError: "error", FrameReceipt: "receipt",
-	}
-	if s, ok := names[t]; ok {
-		return s
+	switch t {
+	case FrameOpen:
+		return "open"
+	case FrameBody:
+		return "body"
+	case FrameVoucher:
+		return "voucher"
+	case FrameCancel:
+		return "cancel"
+	case FrameFiller:
+		return "filler"
+	case FrameHello:
+		return "hello"
+	case FrameData:
+		return "data"
+	case FrameError:
+		return "error"
+	case FrameReceipt:
+		return "receipt"
 	}
 	return fmt.Sprintf("type %d", uint8(t))
 }
@@ -52,27 +66,20 @@ const (
 	MaxFrameData = MaxWireBytes - headerBytes - tagBytes - nonceBytes // longest Frame.Data
 )
 
-// appendPlain appends f's plaintext, padded with zeros to size bytes.
+// appendPlain appends f's plaintext, padded with zeros to size bytes (at least
+// its own length), and leaves room for the tag.
 func appendPlain(dst []byte, f Frame, size int) []byte {
 	last := byte(0)
 	if f.Last {
 		last = 1
 	}
 	start := len(dst)
+	dst = slices.Grow(dst, size+tagBytes)
 	dst = append(dst, byte(f.Type), last)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(f.Data)))
 	dst = append(dst, f.Data...)
-	pad := size - (len(dst) - start)
-	for pad > 0 {
-		n := min(pad, len(zeros))
-		dst = append(dst, zeros[:n]...)
-		pad -= n
-	}
-	return dst
+	return append(dst, make([]byte, size-(len(dst)-start))...)
 }
-
-const zeros = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" +
-	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // parsePlain reads a plaintext. The frame's Data is a part of p.
 func parsePlain(p []byte) (Frame, error) {
@@ -87,14 +94,21 @@ func parsePlain(p []byte) (Frame, error) {
 	if uint64(n) > uint64(len(rest)) {
 		return Frame{}, fmt.Errorf("frame: length: got %d, want at most %d", n, len(rest))
 	}
-	var or byte
-	for _, b := range rest[n:] {
-		or |= b
-	}
-	if or != 0 {
+	if !allZeros(rest[n:]) {
 		return Frame{}, fmt.Errorf("frame: padding is not zeros")
 	}
 	return Frame{Type: FrameType(p[0]), Last: p[1] == 1, Data: rest[:n:n]}, nil
+}
+
+func allZeros(b []byte) bool {
+	var or uint64
+	for ; len(b) >= 8; b = b[8:] {
+		or |= binary.NativeEndian.Uint64(b)
+	}
+	for _, c := range b {
+		or |= uint64(c)
+	}
+	return or == 0
 }
 
 // AppendData appends FrameData's data: the completion tokens generated so far

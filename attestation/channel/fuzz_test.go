@@ -32,7 +32,7 @@ func FuzzJobOpen(f *testing.F) {
 func FuzzFrame(f *testing.F) {
 	for _, fr := range []Frame{{Type: FrameData, Data: AppendData(nil, 7, []byte("x"))}, {Type: FrameReceipt, Last: true}, {}} {
 		f.Add(appendPlain(nil, fr, 64))
-		f.Add(appendPlain(nil, fr, 0))
+		f.Add(appendPlain(nil, fr, headerBytes+len(fr.Data)))
 	}
 	f.Add([]byte{17, 2, 0, 0, 0, 0})
 	f.Add([]byte{17, 0, 0xff, 0xff, 0xff, 0xff})

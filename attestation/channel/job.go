@@ -103,6 +103,9 @@ func (j *Job) seal(dst []byte, f Frame) ([]byte, error) {
 	j.plain = appendPlain(j.plain[:0], f, size-tagBytes)
 	ct, err := j.sender.Seal(j.aad, j.plain)
 	clear(j.plain)
+	if cap(j.plain) > keptBytes {
+		j.plain = nil
+	}
 	if err != nil {
 		return nil, j.state.kill("frames.seal", err)
 	}

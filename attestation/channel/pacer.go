@@ -11,6 +11,9 @@ import (
 // Put waits.
 const MaxQueueBytes = 64 << 10
 
+// keptBytes is the longest buffer that a job keeps between frames.
+const keptBytes = 32 << 10
+
 // ErrPacerStopped is the error of Put after Stop, after the last frame, or
 // after Run ended.
 var ErrPacerStopped = errors.New("pacer: stopped")
@@ -28,7 +31,7 @@ type PacerConfig struct {
 // whatever one read returned is one frame, nothing waits for a timer, and no
 // goroutine is woken. With ShapeOn, Run sends one constant-size frame per tick,
 // filler if there is nothing to say, and Put queues for it; only FrameHello and
-// FrameBody go at once. A worker puts FrameHello before it starts Run.
+// FrameBody go at once. Before a worker's FrameHello nothing leaves on a tick.
 //
 // It is safe for concurrent use. What is still queued when Run fails, or at
 // Stop, is dropped.
@@ -162,11 +165,16 @@ func (p *Pacer) sendData(tokens uint32, answer []byte) error {
 
 // send is called with sending held.
 func (p *Pacer) send(f Frame) error {
-	var err error
-	if p.wire, err = p.c.Seal(p.wire[:0], f); err == nil {
-		err = p.c.Send(p.wire)
+	wire, err := p.c.Seal(p.wire[:0], f)
+	if err == nil {
+		err = p.c.Send(wire)
+	}
+	if p.wire = wire; cap(wire) > keptBytes {
+		p.wire = nil
 	}
 	switch {
+	case errors.Is(err, errNoHello):
+		return nil // ticks show only once the job was taken
 	case err != nil:
 		p.fail(err)
 	case f.Type == FrameReceipt:

@@ -119,6 +119,28 @@ func TestShapedAnswerShowsNothingButTicks(t *testing.T) {
 	}
 }
 
+func TestNothingLeavesBeforeTheHello(t *testing.T) {
+	tp, p, tick := newTape(t, ShapeOn)
+	ran := make(chan error, 1)
+	go func() { ran <- p.Run(t.Context()) }()
+	tick <- time.Time{}
+	tick <- time.Time{}
+	p.Stop()
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if len(tp.frames) != 0 {
+		t.Errorf("got %d frames, want none", len(tp.frames))
+	}
+	wire, err := p.c.Seal(nil, Frame{Type: FrameHello})
+	if err != nil {
+		t.Fatalf("the hello after a refused filler: %v", err)
+	}
+	if _, err := tp.job.OpenAnswer(wire); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUnshapedFramesLeaveAtOnce(t *testing.T) {
 	tp, p, _ := newTape(t, ShapeOffUnpadded)
 	put(t, p, Frame{Type: FrameHello})

@@ -215,7 +215,6 @@ func TestFrameRules(t *testing.T) {
 		want   string
 	}{
 		{"data first", []Frame{{Type: FrameData}}, "answer.type"},
-		{"filler first", []Frame{{Type: FrameFiller}}, "answer.type"},
 		{"two hellos", []Frame{hello, hello}, "answer.type"},
 		{"a client's frame", []Frame{hello, {Type: FrameVoucher}}, "answer.type"},
 		{"last without a receipt", []Frame{hello, {Type: FrameData, Last: true}}, "answer.last"},

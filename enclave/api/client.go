@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+
+	"cocoon/attestation/channel"
 )
 
 // Client calls one worker. Its errors are *RefusalError.
@@ -55,7 +57,7 @@ type RunClient interface {
 
 // Run opens a job's stream. The first message to send is the JobOpen.
 func (c *Client) Run(ctx context.Context) (RunClient, error) {
-	s, err := c.cc.NewStream(ctx, &grpc.StreamDesc{StreamName: "Run", ServerStreams: true, ClientStreams: true}, "/"+Service+"/Run")
+	s, err := c.cc.NewStream(ctx, &grpc.StreamDesc{StreamName: "Run", ServerStreams: true, ClientStreams: true}, "/"+Service+"/Run", grpc.MaxCallRecvMsgSize(channel.MaxWireBytes))
 	if err != nil {
 		return nil, fromStatus(err)
 	}

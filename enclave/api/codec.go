@@ -9,6 +9,9 @@ import (
 	"cocoon/attestation/canonical"
 )
 
+// keptBytes is the longest buffer that a stream keeps between frames.
+const keptBytes = 32 << 10
+
 // codec passes frames as they are and messages as canonical CBOR.
 type codec struct{ pool mem.BufferPool }
 
@@ -37,7 +40,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if f, ok := v.(*frame); ok {
-		f.b = f.b[:0]
+		if f.b = f.b[:0]; cap(f.b) > keptBytes && data.Len() <= keptBytes {
+			f.b = nil
+		}
 		for _, part := range data {
 			f.b = append(f.b, part.ReadOnlyData()...)
 		}

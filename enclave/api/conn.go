@@ -66,10 +66,9 @@ type Identity struct {
 
 // serverCreds makes TLS connections with a ConnState. current is asked at each
 // handshake, so that a new keyset means a new connection.
-type serverCreds struct {
-	credentials.TransportCredentials
-	current func() Identity
-}
+type serverCreds struct{ current func() Identity }
+
+var errOneEnd = errors.New("these credentials are of the other end")
 
 func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	id := c.current()
@@ -92,7 +91,13 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	}, nil
 }
 
-func (c serverCreds) Info() credentials.ProtocolInfo {
+func (serverCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errOneEnd
+}
+
+func (serverCreds) OverrideServerName(string) error { return errOneEnd }
+
+func (serverCreds) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
 }
 
@@ -112,16 +117,27 @@ func (c *heldConn) Close() error {
 }
 
 // clientCreds hands gRPC the connection as it is.
-type clientCreds struct {
-	credentials.TransportCredentials
-}
+type clientCreds struct{}
 
 type clientInfo struct{ credentials.CommonAuthInfo }
 
 func (clientInfo) AuthType() string { return "cocoon-tls" }
 
 func (clientCreds) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if _, ok := raw.(*heldConn); !ok {
+		return nil, nil, errors.New("not a connection of Dial")
+	}
 	return raw, clientInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}}, nil
+}
+
+func (clientCreds) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errOneEnd
+}
+
+func (clientCreds) OverrideServerName(string) error { return errOneEnd }
+
+func (clientCreds) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
 }
 
 func (c clientCreds) Clone() credentials.TransportCredentials { return c }

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 
@@ -126,11 +125,11 @@ func (c *Conn) Close() error {
 }
 
 // DialOptions are a client's options: no retries, no service config, no proxy,
-// static windows, bounded messages. The credentials pass on a connection whose
-// TLS handshake was already made, and so protect nothing by themselves.
+// static windows, bounded messages. The credentials take no connection but one
+// that Dial has made.
 func DialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(clientCreds{insecure.NewCredentials()}),
+		grpc.WithTransportCredentials(clientCreds{}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(codec{mem.DefaultBufferPool()}),
 			grpc.MaxCallRecvMsgSize(MaxResponseBytes),

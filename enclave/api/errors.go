@@ -5,12 +5,15 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"cocoon/attestation/channel"
 )
+
+const maxReasonBytes = 512
 
 // RefusalError is a refusal as it travels: a gRPC code and a named check. What
 // the caller does next follows from the code: Retryable, AttestAgain, or stop.
@@ -88,9 +91,28 @@ func fromStatus(err error) error {
 	if !ok {
 		return err
 	}
-	name, reason, found := strings.Cut(s.Message(), ": ")
-	if !found || strings.ContainsAny(name, " \t\n\"") || len(name) > 64 {
-		name, reason = "", s.Message()
+	text := printable(s.Message())
+	name, reason, found := strings.Cut(text, ": ")
+	if !found || !checkName(name) {
+		name, reason = "", text
 	}
 	return &RefusalError{s.Code(), name, reason}
+}
+
+// checkName reports whether s reads as a check's name, "open.key-gone".
+func checkName(s string) bool {
+	return len(s) > 0 && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") == ""
+}
+
+// printable bounds a text that the peer wrote, and makes it safe to show.
+func printable(s string) string {
+	if len(s) > maxReasonBytes {
+		s = s[:maxReasonBytes]
+	}
+	return strings.Map(func(r rune) rune {
+		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
