@@ -213,8 +213,8 @@ const (
 )
 
 // classify looks at an event's bytes without parsing it. The patterns are
-// sound: inside a JSON string a quote is preceded by a backslash, so each can
-// only match a key and what follows it.
+// sound: inside a JSON string a quote follows a backslash, so none of them
+// can match there.
 func (a *answer) classify(ev []byte) (kind, error) {
 	ev = bytes.TrimSpace(ev)
 	data, ok := bytes.CutPrefix(ev, []byte("data:"))
@@ -224,22 +224,22 @@ func (a *answer) classify(ev []byte) (kind, error) {
 		}
 		return 0, fmt.Errorf("%w: answer: has an event that is not data", ErrEngine)
 	}
-	if bytes.ContainsAny(ev, "\r\n") {
+	if bytes.IndexByte(ev, '\n') >= 0 || bytes.IndexByte(ev, '\r') >= 0 {
 		return 0, fmt.Errorf("%w: answer: has an event of several lines", ErrEngine)
 	}
 	data = bytes.TrimSpace(data)
 	if string(data) == "[DONE]" {
 		return ofEnd, nil
 	}
-	if !bytes.HasPrefix(data, []byte("{")) || bytes.HasPrefix(data, []byte(`{"error"`)) || bytes.HasPrefix(value(data, `"object"`), []byte(`"error"`)) {
+	if !bytes.HasPrefix(data, []byte("{")) || bytes.HasPrefix(data, []byte(`{"error"`)) || value(data, `choices"`) == nil {
 		return 0, fmt.Errorf("%w: answer: the engine reported an error in its midst", ErrEngine)
 	}
-	if v := value(data, `"finish_reason"`); len(v) > 0 && v[0] == '"' {
+	if v := value(data, `finish_reason"`); len(v) > 0 && v[0] == '"' {
 		if err := a.finished(v[1:]); err != nil {
 			return 0, err
 		}
 	}
-	if v := value(data, `"usage"`); len(v) > 0 && v[0] == '{' {
+	if v := value(data, `usage"`); len(v) > 0 && v[0] == '{' {
 		return a.readUsage(data)
 	}
 	if !a.stream {
@@ -247,7 +247,7 @@ func (a *answer) classify(ev []byte) (kind, error) {
 			return 0, err
 		}
 	}
-	for _, key := range []string{`"content"`, `"reasoning_content"`, `"reasoning"`, `"tool_calls"`, `"refusal"`} {
+	for _, key := range []string{`content"`, `reasoning_content"`, `reasoning"`, `tool_calls"`, `refusal"`} {
 		if v := value(data, key); len(v) > 1 && (v[0] == '"' && v[1] != '"' || v[0] == '[' && v[1] != ']') {
 			return withText, nil
 		}
@@ -255,15 +255,20 @@ func (a *answer) classify(ev []byte) (kind, error) {
 	return other, nil
 }
 
-// value is what follows the first occurrence of a key in data.
+// value is what follows the first occurrence of a key in data. The key is
+// given without its opening quote, which is too common a byte to search by.
 func value(data []byte, key string) []byte {
-	for {
-		i := bytes.Index(data, []byte(key))
+	for from := 0; ; {
+		i := bytes.Index(data[from:], []byte(key))
 		if i < 0 {
 			return nil
 		}
-		data = data[i+len(key):]
-		if v := bytes.TrimLeft(data, " "); len(v) > 0 && v[0] == ':' {
+		i += from
+		from = i + len(key)
+		if i == 0 || data[i-1] != '"' {
+			continue
+		}
+		if v := bytes.TrimLeft(data[from:], " "); len(v) > 0 && v[0] == ':' {
 			return bytes.TrimLeft(v[1:], " ")
 		}
 	}

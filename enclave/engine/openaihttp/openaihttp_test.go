@@ -237,7 +237,7 @@ func TestEngineFailures(t *testing.T) {
 		},
 		"dies at once":       func(http.ResponseWriter, *http.Request, map[string]any) { panic(http.ErrAbortHandler) },
 		"error in the midst": says(start, `data: {"error":{"message":"`+secret+`","code":500}}`+"\n\n", doneEvent),
-		"older error":        says(start, `data: {"object":"error","message":"`+secret+`"}`+"\n\n", doneEvent),
+		"older error":        says(start, `data: {"object": "error", "message":"`+secret+`"}`+"\n\n", doneEvent),
 		"error line":         says(start, `error: {"message":"`+secret+`"}`+"\n\n", doneEvent),
 		"gave up":            says(start, strings.Replace(finishEvent, "stop", "abort", 1), usageEvent, doneEvent),
 		"no usage":           says(start + finishEvent + doneEvent),
