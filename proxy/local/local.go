@@ -1,0 +1,190 @@
+// Package local runs the proxy of one installation, out of one folder.
+//
+// The folder, of mode 0700, holds the token that every request must carry, the
+// ledger, the wallet's key and the newest proven TON block. It promises that
+// none of them leaves it, and that each file is of mode 0600. Who can read the
+// folder can spend its channels.
+package local
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"cocoon/attestation"
+	"cocoon/attestation/channel"
+	"cocoon/contracts/lite"
+	"cocoon/proxy"
+	"cocoon/proxy/ledger"
+	"cocoon/proxy/route"
+	"cocoon/proxy/session"
+)
+
+// Names of the files in an installation's folder.
+const (
+	tokenName  = "token"
+	walletName = "wallet.seed"
+	trustName  = "trust.cbor"
+	ledgerName = "ledger"
+)
+
+// Config is one installation's proxy.
+type Config struct {
+	Dir       string // made with mode 0700 if it is not there
+	Listener  net.Listener
+	TONConfig []byte              // the network's global config; its init block is trusted
+	Registry  attestation.Address // zero: the policy must do without one
+	Workers   []route.Endpoint
+
+	// Verifier makes the verifier of workers, proving beacons with chain.
+	Verifier func(chain attestation.ChainVerifier) (*attestation.Verifier, error)
+
+	Deposit   uint64        // nano, for a channel that must be opened; 0: only channels of the ledger are used
+	MaxSpend  uint64        // nano per request, 0 for no cap
+	MaxTokens uint64        // completion ceiling of a request that sets none; 0 for proxy.DefaultMaxTokens
+	Shape     channel.Shape // the zero value pads and paces
+	Restore   bool          // adopt own vouchers and receipts that the ledger has lost
+	Origins   []string      // web pages that may call
+	Logger    *slog.Logger
+	Settled   func([]route.Status) // called once every worker was tried; may be nil
+}
+
+// Run serves until ctx ends.
+func Run(ctx context.Context, c Config) error {
+	defer c.Listener.Close()
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return err
+	}
+	token, err := Token(c.Dir)
+	if err != nil {
+		return err
+	}
+	led, err := ledger.Open(ledger.Config{Dir: filepath.Join(c.Dir, ledgerName), Now: time.Now, Rand: rand.Reader})
+	if err != nil {
+		return err
+	}
+	defer led.Close()
+	ton, err := lite.Dial(ctx, lite.Config{GlobalConfigJSON: c.TONConfig, TrustFile: filepath.Join(c.Dir, trustName)})
+	if err != nil {
+		return err
+	}
+	defer ton.Close()
+	verifier, err := c.Verifier(ton)
+	if err != nil {
+		return err
+	}
+	sc := session.Config{
+		Verifier: verifier, Ledger: led, Chain: session.LiteChain(ton, c.Registry), Deposit: c.Deposit,
+		Shape: c.Shape, Restore: c.Restore, Now: time.Now, Rand: rand.Reader,
+	}
+	if c.Deposit > 0 {
+		key, err := WalletKey(c.Dir)
+		if err != nil {
+			return err
+		}
+		w, err := lite.NewWallet(ctx, ton, key)
+		if err != nil {
+			return err
+		}
+		sc.Opener = session.WalletOpener(w)
+	}
+	router, err := route.New(route.Config{Session: sc, Workers: c.Workers, Logger: c.Logger})
+	if err != nil {
+		return err
+	}
+	defer router.Close()
+	if c.Settled != nil {
+		settled := make(chan struct{})
+		defer func() { <-settled }()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			defer close(settled)
+			if list := router.Settle(ctx); ctx.Err() == nil {
+				c.Settled(list)
+			}
+		}()
+	}
+	return proxy.Serve(ctx, proxy.Config{
+		Listener: c.Listener, Router: router, Ledger: led, Token: token, AllowedOrigins: c.Origins,
+		MaxSpendPerRequest: c.MaxSpend, MaxTokens: c.MaxTokens, Now: time.Now, Rand: rand.Reader, Logger: c.Logger,
+	})
+}
+
+// Token reads or makes the installation's token.
+func Token(dir string) (string, error) {
+	b, err := secret(filepath.Join(dir, tokenName), func() []byte {
+		var raw [24]byte
+		rand.Read(raw[:])
+		return []byte("cocoon-" + hex.EncodeToString(raw[:]))
+	})
+	return string(b), err
+}
+
+// WalletKey reads or makes the installation's wallet key.
+func WalletKey(dir string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dir, walletName)
+	seed, err := secret(path, func() []byte {
+		b := make([]byte, ed25519.SeedSize)
+		rand.Read(b)
+		return b
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("%s: got %d bytes, want %d", path, len(seed), ed25519.SeedSize)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// secret reads a small file of mode 0600, or makes it durably.
+func secret(path string, make func() []byte) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().Perm()&0o077 != 0 {
+			return nil, fmt.Errorf("%s: mode: got %04o, want 0600", path, info.Mode().Perm())
+		}
+		return b, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	b = make()
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Link(f.Name(), path) // never over one that is there
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return b, d.Sync()
+}
