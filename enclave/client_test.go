@@ -164,8 +164,8 @@ type run struct {
 	r      auditlog.Receipt
 }
 
-// begin opens a job and sends its body.
-func (c *client) begin(p params) *run {
+// seal makes a job and its opening message.
+func (c *client) seal(p params) (*channel.Job, []byte) {
 	c.t.Helper()
 	job, open, err := c.session.NewJob(c.w.clock.Now(), channel.JobParams{
 		JobID: p.id, Channel: c.channel, Terms: p.terms, Signer: c, Shape: p.request.Shape,
@@ -174,6 +174,13 @@ func (c *client) begin(p params) *run {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return job, open
+}
+
+// begin opens a job and sends its body.
+func (c *client) begin(p params) *run {
+	c.t.Helper()
+	job, open := c.seal(p)
 	r := c.send(p, job, open)
 	for i, part := range p.more {
 		r.frame(channel.Frame{Type: channel.FrameBody, Last: i == len(p.more)-1, Data: part})
