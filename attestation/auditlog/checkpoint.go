@@ -68,6 +68,11 @@ func ParseCheckpoint(raw []byte, logPublicKey [32]byte) (Checkpoint, error) {
 	if len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 0 {
 		return Checkpoint{}, fmt.Errorf("checkpoint: signatures: got %d of the log and %d others, want 1 and 0", len(n.Sigs), len(n.UnverifiedSigs))
 	}
+	// note drops repeated signatures and reads loose base64.
+	sig, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64)
+	if err != nil || string(raw) != c.text()+"\n— "+v.Name()+" "+base64.StdEncoding.EncodeToString(sig)+"\n" {
+		return Checkpoint{}, fmt.Errorf("checkpoint: signature is not in its one spelling")
+	}
 	return c, nil
 }
 

@@ -39,10 +39,14 @@ func OpenFolder(dir string) (*Folder, error) {
 func (f *Folder) Close() error { return f.root.Close() }
 
 func (f *Folder) read(ctx context.Context, path string, max int) ([]byte, error) {
+	return readIn(ctx, f.root, path, max)
+}
+
+func readIn(ctx context.Context, root *os.Root, path string, max int) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	file, err := f.root.Open(path)
+	file, err := root.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -113,26 +117,34 @@ func sectionPath(s Section) string {
 // Receipts yields a section's files from index 0. Files beyond a gap are
 // yielded too, in order, so that the gap shows.
 func (f *Folder) Receipts(ctx context.Context, s Section) iter.Seq2[Disclosed, error] {
-	dir := sectionPath(s)
 	return func(yield func(Disclosed, error) bool) {
-		n := uint64(0)
-		for ; ; n++ {
-			raw, err := f.read(ctx, dir+"/"+strconv.FormatUint(n, 10)+".cose", MaxReceiptBytes)
-			if errors.Is(err, fs.ErrNotExist) {
-				break
-			}
-			if !yield(Disclosed{COSE: raw}, err) || err != nil {
-				return
-			}
-		}
-		beyond, err := f.beyond(dir, n)
+		dir, err := f.root.OpenRoot(sectionPath(s)) // once: a path is walked part by part
 		if err != nil {
 			yield(Disclosed{}, err)
 			return
 		}
-		for _, n := range beyond {
-			raw, err := f.read(ctx, dir+"/"+strconv.FormatUint(n, 10)+".cose", MaxReceiptBytes)
-			if !yield(Disclosed{COSE: raw}, err) || err != nil {
+		defer dir.Close()
+		one := func(n uint64) (Disclosed, error) {
+			raw, err := readIn(ctx, dir, strconv.FormatUint(n, 10)+".cose", MaxReceiptBytes)
+			return Disclosed{COSE: raw}, err
+		}
+		n := uint64(0)
+		for ; ; n++ {
+			d, err := one(n)
+			if errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if !yield(d, err) || err != nil {
+				return
+			}
+		}
+		more, err := beyond(dir, n)
+		if err != nil {
+			yield(Disclosed{}, err)
+			return
+		}
+		for _, n := range more {
+			if d, err := one(n); !yield(d, err) || err != nil {
 				return
 			}
 		}
@@ -140,8 +152,8 @@ func (f *Folder) Receipts(ctx context.Context, s Section) iter.Seq2[Disclosed, e
 }
 
 // beyond lists the indices above n, without holding a long directory in memory.
-func (f *Folder) beyond(dir string, n uint64) ([]uint64, error) {
-	d, err := f.root.Open(dir)
+func beyond(dir *os.Root, n uint64) ([]uint64, error) {
+	d, err := dir.Open(".")
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func (r *replay) work() {
 // returns the checkpoint to try first on the next one.
 func (r *replay) check(ch *chunk, it item, last *named, c *checked) *named {
 	c.digest, c.leafHash, c.conflict = sha256.Sum256(it.cose), Hash(rfc6962.DefaultHasher.HashLeaf(it.cose)), it.conflict
-	m, rec, err := parseReceipt(it.cose)
+	e, rec, err := parseReceipt(it.cose)
 	if err != nil {
 		c.failed("receipt.parse", err)
 		return last
@@ -89,7 +89,7 @@ func (r *replay) check(ch *chunk, it item, last *named, c *checked) *named {
 		c.fault("receipt.keyset", fmt.Sprintf("keyset %x", rec.KeysetDigest), "one that the log holds")
 	} else {
 		c.keyset = k
-		if err := verifyParsed(m, k.SigningPublicKey); err != nil {
+		if err := e.verify(k.SigningPublicKey); err != nil {
 			c.failed("receipt.signature", err)
 		}
 		r.checkAgainstKeyset(&rec, k, c)
