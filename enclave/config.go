@@ -44,6 +44,7 @@ const (
 	channelFresh   = 10 * time.Minute // oldest proof that a channel is open
 	channelRefresh = time.Minute      // between looks at served channels
 	hpkeGrace      = 60 * time.Second // an HPKE key's life beyond not_after
+	clockSkew      = 30 * time.Second // how far not_before lies back
 	beaconTimeout  = 30 * time.Second
 	quoteTimeout   = 30 * time.Second
 	stopGrace      = time.Second     // for an engine to stop, before its job is settled without it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
@@ -60,11 +61,16 @@ func asFault(err error) *channel.JobError {
 		}
 		return newFault(status, kind, m.Name, "", fmt.Sprintf("got %.200s, want %.200s", m.Got, m.Want))
 	case errors.As(err, &r):
-		return newFault(min(max(r.Status, 400), 499), r.Type, r.Code, r.Param, r.Message)
+		return newFault(min(max(r.Status, 400), 499), clip(r.Type, 64), clip(r.Code, 64), clip(r.Param, 256), clip(r.Message, 1<<10))
 	case errors.As(err, &broken):
 		return newFault(400, "invalid_request_error", broken.Name, "", "the job's frames were not what the client sent, in order")
 	}
 	return newFault(502, "server_error", "engine.failed", "", "the engine failed")
+}
+
+// clip bounds an engine's text and makes it UTF-8.
+func clip(s string, most int) string {
+	return strings.ToValidUTF8(s[:min(len(s), most)], "")
 }
 
 // interrupted says how a job ended whose context did, and bills what was

@@ -50,7 +50,8 @@ func (s *server) attest(ctx context.Context, e *epoch) error {
 	if err != nil {
 		return fmt.Errorf("beacon: %w", err)
 	}
-	from := s.cfg.Now().Truncate(time.Second)
+	// Clients' clocks may be behind; the beacon says what it was made after.
+	from := s.cfg.Now().Add(-min(clockSkew, s.cfg.EpochLength/20)).Truncate(time.Second)
 	e.notAfter = from.Add(s.cfg.EpochLength)
 	cert, spki, err := channel.NewCertificate(from.Add(-time.Hour), e.notAfter.Add(hpkeGrace+s.cfg.JobCeiling))
 	if err != nil {
@@ -104,6 +105,14 @@ func (s *server) record(ctx context.Context, e *epoch) error {
 	return nil
 }
 
+// begin puts an epoch in use, and sees to its end.
+func (s *server) begin(ctx context.Context, e *epoch) {
+	s.live.Store(e.number, e)
+	s.current.Store(e)
+	s.background(func() error { return s.retire(ctx, e) })
+	s.event("epoch.begun", "epoch", e.number)
+}
+
 // rotate makes a new epoch before the current one ends, until ctx ends. A
 // failure is tried again: jobs go on under the keys that stand, and clients
 // refuse a keyset that has expired.
@@ -128,9 +137,7 @@ func (s *server) rotate(ctx context.Context) error {
 			continue
 		}
 		retry = time.Second
-		s.current.Store(next)
-		s.event("epoch.begun", "epoch", next.number)
-		s.background(func() error { return s.retire(ctx, cur) })
+		s.begin(ctx, next)
 	}
 }
 
@@ -141,7 +148,6 @@ func (s *server) lead() time.Duration { return min(time.Minute, s.cfg.EpochLengt
 // sealed at the last moment open; the signing key when the last of those jobs
 // must have ended. What it would sign after the closing leaf is void.
 func (s *server) retire(ctx context.Context, e *epoch) error {
-	s.draining.Store(e.number, e)
 	if s.sleep(ctx, e.notAfter.Add(hpkeGrace).Sub(s.cfg.Now())) == nil {
 		e.keys.DestroyHPKE()
 		_ = s.sleep(ctx, e.notAfter.Add(hpkeGrace+s.cfg.JobCeiling+2*stopGrace).Sub(s.cfg.Now()))
@@ -152,9 +158,11 @@ func (s *server) retire(ctx context.Context, e *epoch) error {
 	return s.closeEpoch(ctx, e)
 }
 
-// closeEpoch destroys an epoch's keys, then says so in the log.
+// closeEpoch destroys an epoch's keys, then says so in the log, once.
 func (s *server) closeEpoch(ctx context.Context, e *epoch) error {
-	s.draining.Delete(e.number)
+	if _, ok := s.live.LoadAndDelete(e.number); !ok {
+		return nil
+	}
 	e.keys.Destroy()
 	if _, err := s.log.Append(ctx, auditlog.EpochClosedEntry{Epoch: e.number}); err != nil {
 		return fmt.Errorf("log: epoch closed: %w", err)

@@ -144,6 +144,10 @@ func (l lossy) PutReceipt(context.Context, [32]byte, attestation.Address, uint64
 	return l.err
 }
 
+// nextEpoch is when a second epoch is due: a minute before the first, which is
+// dated back by half a minute, ends.
+const nextEpoch = 8*time.Minute + 30*time.Second
+
 func TestRollover(t *testing.T) {
 	w := newWorld(t)
 	log, heard := w.record(), w.listen()
@@ -154,9 +158,9 @@ func TestRollover(t *testing.T) {
 	r := c.begin(c.params(chat("x")))
 	r.until(5)
 
-	w.clock.await(9 * time.Minute) // the next epoch is due a minute before this one ends
-	w.clock.advance(9 * time.Minute)
-	heard.await("epoch.begun", 1)
+	w.clock.await(nextEpoch)
+	w.clock.advance(nextEpoch)
+	heard.await("epoch.begun", 2)
 	next := w.connectAs(t, c.key, c.channel)
 	if a, b := c.verified.Keyset(), next.verified.Keyset(); b.Epoch != a.Epoch+1 || b.SigningPublicKey == a.SigningPublicKey || b.TLSSPKISHA256 == a.TLSSPKISHA256 || b.LogPublicKey != a.LogPublicKey {
 		t.Errorf("second keyset: got epoch %d after %d", b.Epoch, a.Epoch)
@@ -174,13 +178,12 @@ func TestRollover(t *testing.T) {
 
 	// Until 60 s after not_after, jobs under the old keyset still open.
 	late := c.params(chat("x"))
-	w.clock.await(2 * time.Minute)
 	if got := c.begin(late).finish(); got.Status != auditlog.StatusOK {
 		t.Errorf("receipt: got %+v", got)
 	}
 	p := c.params(chat("x"))
 	job, open := c.seal(p)
-	w.clock.advance(2 * time.Minute)
+	w.clock.advance(2 * time.Minute)              // 9:30 + 60 s have passed
 	w.clock.await(10*time.Minute + 2*time.Second) // the HPKE key is gone
 	_, err := c.send(p, job, open).stream.Recv()
 	wantRefusal(t, err, "open.key-gone")
@@ -210,14 +213,14 @@ func TestEpochIsTriedAgain(t *testing.T) {
 	heard := w.listen()
 	w.run()
 	broken.set(errors.New("no quote now"))
-	w.clock.await(9 * time.Minute)
-	w.clock.advance(9 * time.Minute)
+	w.clock.await(nextEpoch)
+	w.clock.advance(nextEpoch)
 	heard.await("epoch.failed", 1)
 	w.connect(t) // the old epoch serves on
 	broken.set(nil)
 	w.clock.await(2 * time.Second)
 	w.clock.advance(2 * time.Second)
-	heard.await("epoch.begun", 1)
+	heard.await("epoch.begun", 2)
 	if c := w.connect(t); c.verified.Keyset().Epoch != 2 {
 		t.Errorf("epoch: got %d, want 2", c.verified.Keyset().Epoch)
 	}

@@ -56,14 +56,14 @@ func (s *server) Run(stream api.RunServer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.admit(); err != nil {
-		return err
-	}
-	defer s.release()
 	open, err := stream.Recv()
 	if err != nil {
 		return err
 	}
+	if err := s.admit(); err != nil {
+		return err
+	}
+	defer s.release()
 	began := s.cfg.Now()
 	var account *meter.Account
 	sealed, err := e.keys.Accept(open, ekm, e.digest, func(addr attestation.Address) (ed25519.PublicKey, error) {
@@ -254,6 +254,6 @@ func (j *job) settle(end ending) ([]byte, error) {
 		j.s.fail(err)
 		return nil, api.Refuse(codes.Unavailable, "worker.stopped", "the log or the host's store failed")
 	}
-	j.s.event("job.ended", "status", string(end.status), "prompt", bill.Usage.Prompt, "completion", bill.Usage.Completion, "cost", bill.Cost)
+	j.s.event("job.ended", "status", string(end.status))
 	return cose, nil
 }

@@ -36,8 +36,8 @@ type server struct {
 	fresh    freshLimit
 	slots    chan struct{} // one per open job
 
-	current  atomic.Pointer[epoch]
-	draining sync.Map // number -> *epoch, keys still alive
+	current atomic.Pointer[epoch]
+	live    sync.Map // number -> *epoch whose keys are alive, the current one's too
 
 	fail   context.CancelCauseFunc // ends the boot: what must be durable is not
 	group  sync.WaitGroup          // background work
@@ -60,18 +60,18 @@ func Serve(ctx context.Context, cfg Config) error {
 	if err := cfg.complete(); err != nil {
 		return err
 	}
-	s, boot, err := start(ctx, cfg)
+	s, first, boot, err := start(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	return s.serve(ctx, boot)
+	return s.serve(ctx, first, boot)
 }
 
 // start makes the boot's keys, its log and its first epoch.
-func start(ctx context.Context, cfg Config) (*server, Boot, error) {
+func start(ctx context.Context, cfg Config) (*server, *epoch, Boot, error) {
 	manifest, err := attestation.ParseRelease(cfg.Release.Manifest)
 	if err != nil {
-		return nil, Boot{}, fmt.Errorf("worker: %w", err)
+		return nil, nil, Boot{}, fmt.Errorf("worker: %w", err)
 	}
 	s := &server{
 		cfg: cfg, bound: manifest.Allowances,
@@ -81,7 +81,7 @@ func start(ctx context.Context, cfg Config) (*server, Boot, error) {
 	var seed [ed25519.SeedSize]byte
 	for _, b := range [][]byte{s.bootID[:], s.secret[:], seed[:]} {
 		if err := cfg.random(b); err != nil {
-			return nil, Boot{}, err
+			return nil, nil, Boot{}, err
 		}
 	}
 	key := ed25519.NewKeyFromSeed(seed[:])
@@ -90,26 +90,25 @@ func start(ctx context.Context, cfg Config) (*server, Boot, error) {
 	s.logID = attestation.LogID(s.logKey)
 	global, err := cfg.Chain.GlobalID(ctx)
 	if err != nil {
-		return nil, Boot{}, fmt.Errorf("worker: chain: global id: %w", err)
+		return nil, nil, Boot{}, fmt.Errorf("worker: chain: global id: %w", err)
 	}
 	if s.meter, err = meter.New(meter.Config{GlobalID: global, LogID: s.logID, Timer: cfg.Timer, MaxChannels: cfg.MaxChannels}); err != nil {
-		return nil, Boot{}, err
+		return nil, nil, Boot{}, err
 	}
 	stored, err := cfg.Store.Vouchers(ctx)
 	if err != nil {
-		return nil, Boot{}, fmt.Errorf("worker: host store: vouchers: %w", err)
+		return nil, nil, Boot{}, fmt.Errorf("worker: host store: vouchers: %w", err)
 	}
 	s.channels = newChannels(stored)
 	boot, err := s.openLog(ctx, key)
 	if err != nil {
-		return nil, Boot{}, err
+		return nil, nil, Boot{}, err
 	}
 	first, err := s.newEpoch(ctx, 1)
 	if err != nil {
-		return nil, Boot{}, errors.Join(fmt.Errorf("worker: %w", err), s.log.Close(context.WithoutCancel(ctx)))
+		return nil, nil, Boot{}, errors.Join(fmt.Errorf("worker: %w", err), s.log.Close(context.WithoutCancel(ctx)))
 	}
-	s.current.Store(first)
-	return s, boot, nil
+	return s, first, boot, nil
 }
 
 // openLog opens the boot's log. Its first leaf names the boot before; only then
@@ -140,12 +139,13 @@ func (s *server) openLog(ctx context.Context, key ed25519.PrivateKey) (Boot, err
 	return Boot{Addr: s.cfg.Listener.Addr(), Number: last.Number + 1, BootID: s.bootID, LogID: s.logID, LogPublicKey: s.logKey}, nil
 }
 
-func (s *server) serve(ctx context.Context, boot Boot) error {
+func (s *server) serve(ctx context.Context, first *epoch, boot Boot) error {
 	ctx, s.fail = context.WithCancelCause(ctx)
 	defer s.fail(nil)
 	s.abort, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer s.cancel(errStopped)
 
+	s.begin(ctx, first)
 	g := grpc.NewServer(api.ServerOptions(func() api.Identity { return s.current.Load().identity })...)
 	api.Register(g, s)
 	s.background(func() error { return s.rotate(ctx) })
@@ -186,17 +186,30 @@ func (s *server) shutdown(g *grpc.Server) error {
 		<-drained // each settles within stopGrace
 	}
 	stop()
-	g.Stop()
+	s.hangUp(g)
 	s.group.Wait()
 	err := s.flush(ctx)
-	closing := []*epoch{s.current.Load()}
-	s.draining.Range(func(_, e any) bool { closing = append(closing, e.(*epoch)); return true })
-	for _, e := range closing {
-		err = errors.Join(err, s.closeEpoch(ctx, e))
-	}
+	s.live.Range(func(_, e any) bool {
+		err = errors.Join(err, s.closeEpoch(ctx, e.(*epoch)))
+		return true
+	})
 	err = errors.Join(err, s.log.Close(ctx))
 	s.event("worker.stopped")
 	return err
+}
+
+// hangUp closes the connections once what was written to them has left.
+func (s *server) hangUp(g *grpc.Server) {
+	done := make(chan struct{})
+	go func() { g.GracefulStop(); close(done) }()
+	fired, stop := s.cfg.Timer(stopGrace)
+	defer stop()
+	select {
+	case <-done:
+	case <-fired:
+		g.Stop()
+		<-done
+	}
 }
 
 // background runs f until the boot ends; its error ends the boot.
