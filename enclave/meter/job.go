@@ -170,9 +170,10 @@ type Bill struct {
 	Index uint64 // in the tree of this (channel, log)
 }
 
-// Settle closes the job and bills u, but nothing beyond what was granted: a
-// count past its grant is cut to it, and a prompt over its ceiling makes the
-// whole job free. sign makes the receipt (COSE bytes) while the channel's tree
+// Settle closes the job and bills u, but nothing beyond the terms and the
+// credit: completion tokens past the last grant, which an engine reports that
+// counts in bursts, are billed as far as credit covers them, and a prompt over
+// its ceiling makes the whole job free. sign makes the receipt (COSE bytes) while the channel's tree
 // stands still; it must be quick. If sign fails, nothing is billed.
 func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill, []byte, error) {
 	a := j.a
@@ -181,11 +182,29 @@ func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill
 	if j.closed {
 		return Bill{}, nil, errClosed
 	}
+	j.stretch(u.Completion)
 	j.closed = true
 	a.jobs--
 	j.setReserve(0)
 	a.wake()
 	return a.settle(j.billable(u), j.terms.Prices, sign)
+}
+
+// stretch grants as many windows towards token n as credit covers now. The
+// caller holds mu.
+func (j *Job) stretch(n uint64) {
+	for n = min(n, j.terms.Completion); j.granted < n; {
+		to := min(j.granted+Window, j.terms.Completion)
+		need, err := payout.Ceiling(j.prompt, to, j.terms.Prices)
+		if err != nil {
+			return
+		}
+		if _, _, ok := j.a.covers(need - j.reserve); !ok {
+			return
+		}
+		j.granted = to
+		j.setReserve(need)
+	}
 }
 
 // Refuse makes the receipt of a job that was never begun: it costs nothing.
@@ -195,7 +214,7 @@ func (a *Account) Refuse(sign func(Bill) ([]byte, error)) (Bill, []byte, error) 
 	return a.settle(attestation.Usage{}, attestation.Prices{}, sign)
 }
 
-// billable cuts an engine's counts to what was granted. The caller holds mu.
+// billable cuts an engine's counts to what is granted. The caller holds mu.
 func (j *Job) billable(u attestation.Usage) attestation.Usage {
 	if j.started {
 		u.Prompt, u.Cached = min(u.Prompt, j.prompt), j.cached

@@ -399,7 +399,9 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 	}{
 		{"as counted", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 100, Reasoning: 30}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 100, Reasoning: 30}, 30 + 10 + 200},
 		{"more prompt than started with", true, attestation.Usage{Prompt: 90, Cached: 0, Completion: 1}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1}, 30 + 10 + 2},
-		{"more completion than granted", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1000}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 256}, 30 + 10 + 512},
+		{"more completion than granted, within credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 300}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 300}, 30 + 10 + 600},
+		{"more completion than credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 900}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 768}, 30 + 10 + 2*768},
+		{"far more completion than credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 5000}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 768}, 30 + 10 + 2*768},
 		{"more reasoning than completion", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 5}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 1}, 30 + 10 + 2},
 		{"nothing", true, attestation.Usage{}, attestation.Usage{}, 0},
 		{"counts known at the end", false, attestation.Usage{Prompt: 100, Cached: 1000, Completion: 3}, attestation.Usage{Prompt: 100, Cached: 100, Completion: 3}, 50 + 6},
@@ -408,7 +410,7 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(1)
 			a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
-			credit(t, a, c, 1e6)
+			credit(t, a, c, 50+2*800) // three windows and a part
 			j, err := a.Begin(terms(100, 1000))
 			wantRefusal(t, err, "")
 			if tt.started {
