@@ -19,6 +19,12 @@ import (
 // maxAnswerBytes bounds an answer that must be held until its receipt.
 const maxAnswerBytes = 64 << 20
 
+// Pauses before a job is tried again at a worker whose credit lags.
+const (
+	firstPause = 10 * time.Millisecond
+	lastPause  = 1280 * time.Millisecond
+)
+
 // chat serves POST /v1/chat/completions.
 func (q *exchange) chat() {
 	if !isJSON(q.r.Header) {
@@ -81,6 +87,7 @@ type attempts struct {
 // run tries until an answer begins, or trying again is over.
 func (a *attempts) run() (*run, error) {
 	var last error
+	pause := firstPause
 	for made := 1; ; made++ {
 		r, err := a.next()
 		if err == nil {
@@ -89,6 +96,12 @@ func (a *attempts) run() (*run, error) {
 		var none *route.NoWorkerError
 		if errors.As(err, &none) && last != nil {
 			return nil, last // there is no other worker: the one that tried says why
+		}
+		if session.CreditLags(err) && pause <= lastPause {
+			made--
+			a.rest(pause)
+			pause *= 2
+			continue
 		}
 		last = err
 		if made >= a.q.s.cfg.Attempts || !session.Retryable(err) || a.q.r.Context().Err() != nil {
@@ -139,10 +152,20 @@ func (a *attempts) next() (*run, error) {
 	return nil, err
 }
 
-// judge gives a worker back that failed. One whose connection or evidence ended
-// may do the next attempt, on a new connection.
+// rest waits, unless the client leaves.
+func (a *attempts) rest(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.q.r.Context().Done():
+	}
+}
+
+// judge gives a worker back that failed. One whose connection, evidence or
+// credit ended may do the next attempt, with new ones.
 func (a *attempts) judge(lease *route.Lease, err error) {
-	if !session.ConnectAgain(err) {
+	if !session.ConnectAgain(err) && !session.CreditLags(err) {
 		a.tried[lease.WorkerID()] = true
 	}
 	lease.Release(err)

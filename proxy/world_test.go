@@ -163,16 +163,17 @@ func (e *toy) Run(ctx context.Context, req engine.Request, s engine.Sink) (engin
 	return p(ctx, req, s)
 }
 
-// event is one token of a streamed answer, doc the whole of an unstreamed one.
+// event is one token of a streamed answer; an unstreamed one stands between docHead and docTail.
 func event(word string) string {
 	return fmt.Sprintf("data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", word)
 }
 
 const done = "data: [DONE]\n\n"
 
-func doc(text string) string {
-	return fmt.Sprintf(`{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":%q}}]}`, text)
-}
+const (
+	docHead = `{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"`
+	docTail = `"}}]}`
+)
 
 // say answers with n words, one token each, for a prompt of 10 tokens; between,
 // if it is not nil, is called before each word.
@@ -189,7 +190,6 @@ func say(n int, between func(ctx context.Context, i int) error) play {
 			return stopped(err)
 		}
 		streams := bytes.Contains(req.Body, []byte(`"stream":true`))
-		text := ""
 		for i := range n {
 			if between != nil {
 				if err := between(ctx, i); err != nil {
@@ -201,16 +201,18 @@ func say(n int, between func(ctx context.Context, i int) error) play {
 			}
 			u.Completion++
 			word := fmt.Sprintf("w%d ", i)
-			text += word
 			if streams {
-				if err := s.Write([]byte(event(word)), u); err != nil {
-					return stopped(err)
-				}
+				word = event(word)
+			} else if i == 0 {
+				word = docHead + word
+			}
+			if err := s.Write([]byte(word), u); err != nil {
+				return stopped(err)
 			}
 		}
 		end := done
 		if !streams {
-			end = doc(text)
+			end = docTail
 		}
 		if err := s.Write([]byte(end), u); err != nil {
 			return stopped(err)
@@ -232,7 +234,7 @@ func answer(n int, streamed bool) string {
 	if streamed {
 		return b + done
 	}
-	return doc(b)
+	return docHead + b + docTail
 }
 
 var sharedTEE = sync.OnceValues(func() (*softtee.World, error) { return softtee.New(time.Now()) })
@@ -255,6 +257,7 @@ type worker struct {
 	engine  *toy
 	dir     string
 	addr    string // kept over restarts
+	edit    func(*enclave.Config)
 	quit    context.CancelFunc
 	done    chan error
 }
@@ -277,9 +280,11 @@ func newWorld(t testing.TB) *world {
 }
 
 // worker starts the n-th worker. The test's end stops it.
-func (w *world) worker(n byte) *worker {
+func (w *world) worker(n byte) *worker { return w.workerWith(n, nil) }
+
+func (w *world) workerWith(n byte, edit func(*enclave.Config)) *worker {
 	w.t.Helper()
-	k := &worker{w: w, id: attestation.NewAddress(0, [32]byte{1, n}), machine: w.tee.MachineAt(attestation.TDX, uint(n)), engine: &toy{play: say(3, nil)}, dir: w.t.TempDir(), addr: "127.0.0.1:0"}
+	k := &worker{w: w, id: attestation.NewAddress(0, [32]byte{1, n}), machine: w.tee.MachineAt(attestation.TDX, uint(n)), engine: &toy{play: say(3, nil)}, dir: w.t.TempDir(), addr: "127.0.0.1:0", edit: edit}
 	w.chain.mu.Lock()
 	w.chain.records[k.id] = contracts.WorkerRecord{
 		Endpoint: "unused:1", Payout: k.payout(), PlatformID: k.machine.PlatformID(), Expiry: uint32(time.Now().Add(time.Hour).Unix()),
@@ -323,6 +328,9 @@ func (k *worker) start() {
 		Drain:   time.Second,
 		Ready:   func(enclave.Boot) { close(ready) },
 		Logger:  slog.New(slog.NewJSONHandler(k.w.log, nil)),
+	}
+	if k.edit != nil {
+		k.edit(&cfg)
 	}
 	go func() { k.done <- errors.Join(enclave.Serve(ctx, cfg), store.Close()) }()
 	select {

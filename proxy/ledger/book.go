@@ -31,12 +31,13 @@ type book struct {
 	fault   error
 }
 
-// openJob is one that may still be billed, for nano at most.
+// openJob is one that may still be billed.
 type openJob struct {
-	nano  uint64
-	live  bool // a call in this process may still raise it
-	freed bool // its allocation is counted no more
-	since time.Time
+	nano    uint64 // allocated
+	ceiling uint64 // nano that it may cost: a worker may serve it from what other jobs left unused
+	live    bool   // a call in this process may still raise it
+	freed   bool   // its allocation is counted no more
+	since   time.Time
 }
 
 type early struct {
@@ -169,18 +170,18 @@ func (s *Signer) loadReceipts(b *book) error {
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("ledger: receipts: %w", err)
 	}
-	jobs, err := s.l.read.Query("SELECT job_id, granted FROM jobs WHERE channel = ? AND log_id = ?", s.ch.Address[:], b.logID[:])
+	jobs, err := s.l.read.Query("SELECT job_id, granted, ceiling FROM jobs WHERE channel = ? AND log_id = ?", s.ch.Address[:], b.logID[:])
 	if err != nil {
 		return fmt.Errorf("ledger: jobs: %w", err)
 	}
 	defer jobs.Close()
 	for jobs.Next() {
 		var id []byte
-		var granted int64
-		if err := jobs.Scan(&id, &granted); err != nil || len(id) != 16 {
+		var granted, ceiling int64
+		if err := jobs.Scan(&id, &granted, &ceiling); err != nil || len(id) != 16 {
 			return fmt.Errorf("ledger: jobs: id of %d bytes: %w", len(id), err)
 		}
-		b.jobs[[16]byte(id)] = openJob{nano: uint64(granted), since: s.l.cfg.Now()}
+		b.jobs[[16]byte(id)] = openJob{nano: uint64(granted), ceiling: uint64(ceiling), since: s.l.cfg.Now()}
 	}
 	return jobs.Err()
 }
@@ -200,7 +201,7 @@ func (b *book) append(cose []byte, cost uint64) error {
 // Record takes a receipt that its caller has verified, in any order; one that
 // comes before those it follows waits for them. Taking it twice is no error.
 // Another receipt under the same index, one for a job that was not opened or
-// beyond what it was granted, and books that differ once the gap is closed,
+// beyond its ceiling, and books that differ once the gap is closed,
 // are a *BooksError, after which nothing more is signed for the log.
 // The receipt is on disk before the next voucher that covers it.
 func (s *Signer) Record(cose []byte, r auditlog.Receipt) error {
@@ -236,8 +237,8 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 	if len(b.early) >= maxEarly {
 		return s.books("receipts", fmt.Sprintf("%d without those before them", len(b.early)), "none left out")
 	}
-	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.nano) {
-		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d it was granted", j.nano))
+	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.ceiling) {
+		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d of its terms", j.ceiling))
 	}
 	b.early[r.Index] = early{cose, r}
 	s.dropJob(b, r.JobID)

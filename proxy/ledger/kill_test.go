@@ -50,7 +50,7 @@ func signForEver(dir string) {
 		go func() {
 			for n := 0; ; n++ {
 				job := int(held)<<16 | g<<12 | n&0xfff
-				c, err := s.Allocate(logID(1), jobID(job), 10)
+				c, err := s.Allocate(logID(1), jobID(job), 10, testLimit)
 				if err != nil {
 					t.Fatal(err)
 				}

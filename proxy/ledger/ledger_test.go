@@ -151,7 +151,7 @@ func TestNothingIsSignedAfterAFailedCommit(t *testing.T) {
 	if _, err := s.Begin(logID(1), nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Allocate(logID(1), jobID(1), 100); err != nil {
+	if _, err := s.Allocate(logID(1), jobID(1), 100, testLimit); err != nil {
 		t.Fatal(err)
 	}
 	// The next commit meets a full disk.
@@ -160,7 +160,7 @@ func TestNothingIsSignedAfterAFailedCommit(t *testing.T) {
 	}
 	var failed error
 	for n := 2; n < 5000 && failed == nil; n++ {
-		_, failed = s.Allocate(logID(1), jobID(n), 100)
+		_, failed = s.Allocate(logID(1), jobID(n), 100, testLimit)
 	}
 	if !errors.Is(failed, ErrStopped) {
 		t.Fatalf("on a full disk: got %v, want ErrStopped", failed)
@@ -168,7 +168,7 @@ func TestNothingIsSignedAfterAFailedCommit(t *testing.T) {
 	if _, err := l.write.Exec("PRAGMA max_page_count = 100000"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Allocate(logID(1), jobID(1), 100); !errors.Is(err, ErrStopped) {
+	if _, err := s.Raise(logID(1), jobID(1), 200); !errors.Is(err, ErrStopped) {
 		t.Errorf("after a failed commit: got %v, want ErrStopped", err)
 	}
 }

@@ -54,6 +54,7 @@ CREATE TABLE jobs (
 	channel BLOB NOT NULL,
 	log_id  BLOB NOT NULL,
 	granted INTEGER NOT NULL, -- nano
+	ceiling INTEGER NOT NULL, -- nano that it may cost in total
 	opened  INTEGER NOT NULL  -- Unix seconds
 ) STRICT, WITHOUT ROWID;
 

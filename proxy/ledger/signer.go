@@ -148,24 +148,25 @@ func (s *Signer) Highest() uint64 {
 	return s.top.Cumulative
 }
 
-// Allocate opens a job with an allocation of nano in total, or raises it, and
+// Allocate opens a job that may cost ceiling nano, allocates nano of them, and
 // returns a voucher that covers it and everything else that is open on the
 // log. Voucher and job are on disk when Allocate returns; several calls may
 // share one commit. It returns a *CreditError when the channel cannot pay,
 // ErrLogEnded for another log than the one last begun, and a *BooksError once
 // the worker's books differ.
-func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano uint64) (Credit, error) {
-	return s.credit(logID, jobID, nano, false)
+func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano, ceiling uint64) (Credit, error) {
+	return s.credit(logID, jobID, openJob{nano: nano, ceiling: ceiling})
 }
 
-// Raise is Allocate for a job that is open. It returns ErrJobEnded once the
-// job's receipt was recorded.
+// Raise allocates nano in total to a job that is open. It never lowers what was
+// allocated, and returns ErrJobEnded once the job's receipt was recorded.
 func (s *Signer) Raise(logID [32]byte, jobID [16]byte, nano uint64) (Credit, error) {
-	return s.credit(logID, jobID, nano, true)
+	return s.credit(logID, jobID, openJob{nano: nano, live: true})
 }
 
-func (s *Signer) credit(logID [32]byte, jobID [16]byte, nano uint64, isOpen bool) (Credit, error) {
-	v, job, err := s.allocate(logID, jobID, nano, isOpen)
+// credit opens j, or raises it if it is live.
+func (s *Signer) credit(logID [32]byte, jobID [16]byte, j openJob) (Credit, error) {
+	v, job, err := s.allocate(logID, jobID, j)
 	if err != nil {
 		return Credit{}, err
 	}
@@ -177,7 +178,7 @@ func (s *Signer) credit(logID [32]byte, jobID [16]byte, nano uint64, isOpen bool
 	return Credit{Voucher: raw, Cumulative: v.Cumulative, LogID: v.logID, Count: v.count}, err
 }
 
-func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64, isOpen bool) (*voucher, *write, error) {
+func (s *Signer) allocate(logID [32]byte, jobID [16]byte, j openJob) (*voucher, *write, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.book
@@ -188,29 +189,35 @@ func (s *Signer) allocate(logID [32]byte, jobID [16]byte, nano uint64, isOpen bo
 		return nil, nil, b.fault
 	}
 	old, ok := b.jobs[jobID]
-	if isOpen && !ok {
+	switch {
+	case j.live && !ok:
 		return nil, nil, ErrJobEnded
+	case !j.live && ok:
+		return nil, nil, fmt.Errorf("job %x: opened twice", jobID)
+	case j.live:
+		j.nano, j.ceiling = max(j.nano, old.nano), old.ceiling
 	}
 	now := s.l.cfg.Now()
 	for id, j := range b.jobs {
 		if !j.live && now.Sub(j.since) > orphanAge {
-			b.jobs[id] = openJob{nano: j.nano, since: j.since, freed: true}
+			j.freed = true
+			b.jobs[id] = j
 		}
 	}
-	nano = max(nano, old.nano)
-	need, err := b.need(jobID, nano)
+	need, err := b.need(jobID, j.nano)
 	if err != nil || need > s.limit {
 		return nil, nil, &CreditError{s.ch.Address, need, s.limit}
 	}
-	b.jobs[jobID] = openJob{nano: nano, live: true, since: now}
+	j.live, j.since = true, now
+	b.jobs[jobID] = j
 	if s.top == nil || s.top.logID != logID || s.top.Cumulative < need {
 		if err := s.raise(need); err != nil {
 			return nil, nil, err
 		}
 	}
 	job := s.l.commit.put(func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO jobs (job_id, channel, log_id, granted, opened) VALUES (?,?,?,?,?)
-			ON CONFLICT (job_id) DO UPDATE SET granted = excluded.granted`, jobID[:], s.ch.Address[:], logID[:], int64(nano), now.Unix())
+		_, err := tx.Exec(`INSERT INTO jobs (job_id, channel, log_id, granted, ceiling, opened) VALUES (?,?,?,?,?,?)
+			ON CONFLICT (job_id) DO UPDATE SET granted = excluded.granted`, jobID[:], s.ch.Address[:], logID[:], int64(j.nano), int64(min(j.ceiling, maxAmount)), now.Unix())
 		return err
 	})
 	return s.top, job, nil
@@ -273,7 +280,8 @@ func (s *Signer) Release(jobID [16]byte) {
 		return
 	}
 	if j, ok := s.book.jobs[jobID]; ok {
-		s.book.jobs[jobID] = openJob{nano: j.nano, since: s.l.cfg.Now()}
+		j.live, j.since = false, s.l.cfg.Now()
+		s.book.jobs[jobID] = j
 	}
 }
 

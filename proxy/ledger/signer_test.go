@@ -23,7 +23,10 @@ func begin(t testing.TB, s *Signer, log byte) {
 
 func allocate(t testing.TB, s *Signer, log byte, job int, nano uint64) contracts.Voucher {
 	t.Helper()
-	c, err := s.Allocate(logID(log), jobID(job), nano)
+	c, err := s.Raise(logID(log), jobID(job), nano)
+	if errors.Is(err, ErrJobEnded) {
+		c, err = s.Allocate(logID(log), jobID(job), nano, testLimit)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +61,7 @@ func record(t testing.TB, s *Signer, log byte, job int, index, cost uint64) {
 func TestVouchersCoverWhatIsSpentAndOpen(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "ledger"))
 	s := newSigner(t, l)
-	if _, err := s.Allocate(logID(1), jobID(1), 1); !errors.Is(err, ErrLogEnded) {
+	if _, err := s.Allocate(logID(1), jobID(1), 1, testLimit); !errors.Is(err, ErrLogEnded) {
 		t.Fatalf("before Begin: got %v", err)
 	}
 	begin(t, s, 1)
@@ -85,7 +88,7 @@ func TestVouchersCoverWhatIsSpentAndOpen(t *testing.T) {
 	}
 	s.SetLimit(220)
 	var credit *CreditError
-	if _, err := s.Allocate(logID(1), jobID(5), 11); !errors.As(err, &credit) || credit.Need != 221 || credit.Limit != 220 {
+	if _, err := s.Allocate(logID(1), jobID(5), 11, testLimit); !errors.As(err, &credit) || credit.Need != 221 || credit.Limit != 220 {
 		t.Errorf("beyond the channel's limit: got %v", err)
 	}
 	if got := allocate(t, s, 1, 5, 10).Cumulative; got != 220 {
@@ -158,17 +161,17 @@ func TestBooksThatDifferStopTheChannel(t *testing.T) {
 			return errors.Join(s.Expect(logID(1), 9, 11), s.Expect(logID(1), 9, 12))
 		},
 		"a sum that turns out wrong": func(s *Signer) error {
-			_, err := s.Allocate(logID(1), jobID(2), 10)
+			_, err := s.Allocate(logID(1), jobID(2), 10, testLimit)
 			return errors.Join(err, s.Expect(logID(1), 2, 99), s.Record(receipt(s, 1, 2, 1, 10)))
 		},
 		"a job that was never opened": func(s *Signer) error { return s.Record(receipt(s, 1, 9, 1, 0)) },
 		"the same job twice":          func(s *Signer) error { return s.Record(receipt(s, 1, 1, 1, 1)) },
-		"more than was granted": func(s *Signer) error {
-			_, err := s.Allocate(logID(1), jobID(2), 30)
+		"more than the job's ceiling": func(s *Signer) error {
+			_, err := s.Allocate(logID(1), jobID(2), 10, 30)
 			return errors.Join(err, s.Record(receipt(s, 1, 2, 1, 31)))
 		},
 		"another base": func(s *Signer) error {
-			c, err := s.Allocate(logID(1), jobID(5), 5)
+			c, err := s.Allocate(logID(1), jobID(5), 5, testLimit)
 			if err != nil {
 				return err
 			}
@@ -193,7 +196,7 @@ func TestBooksThatDifferStopTheChannel(t *testing.T) {
 			if name == "another base" || name == "another channel's receipt" {
 				return // refused before it reached the books
 			}
-			if _, err := s.Allocate(logID(1), jobID(3), 1); !errors.As(err, &books) {
+			if _, err := s.Allocate(logID(1), jobID(3), 1, testLimit); !errors.As(err, &books) {
 				t.Errorf("afterwards: got %v, want nothing signed", err)
 			}
 		})
@@ -205,7 +208,7 @@ func TestWorkerRestarts(t *testing.T) {
 	s := newSigner(t, l)
 	begin(t, s, 1)
 	allocate(t, s, 1, 1, 100)
-	c, err := s.Allocate(logID(1), jobID(2), 50) // over 150
+	c, err := s.Allocate(logID(1), jobID(2), 50, testLimit) // over 150
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +218,7 @@ func TestWorkerRestarts(t *testing.T) {
 	if _, err := s.Begin(logID(2), c.Voucher, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Allocate(logID(1), jobID(2), 60); !errors.Is(err, ErrLogEnded) {
+	if _, err := s.Allocate(logID(1), jobID(2), 60, testLimit); !errors.Is(err, ErrLogEnded) {
 		t.Errorf("a job of the old log: got %v, want ErrLogEnded", err)
 	}
 	v := allocate(t, s, 2, 3, 10)
@@ -246,7 +249,7 @@ func TestOnlyOwnVouchersAreRecognised(t *testing.T) {
 	s, other := newSigner(t, l), newSigner(t, l)
 	begin(t, s, 1)
 	begin(t, other, 1)
-	c, err := s.Allocate(logID(1), jobID(1), 100)
+	c, err := s.Allocate(logID(1), jobID(1), 100, testLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +354,7 @@ func TestManyAtOnceAreAllCovered(t *testing.T) {
 	got := make([]uint64, 200)
 	for n := range got {
 		wg.Go(func() {
-			c, err := s.Allocate(logID(1), jobID(n), 10)
+			c, err := s.Allocate(logID(1), jobID(n), 10, testLimit)
 			if err != nil {
 				t.Error(err)
 				return
@@ -406,7 +409,7 @@ func BenchmarkAllocate(b *testing.B) {
 			n++
 			job := n
 			mu.Unlock()
-			if _, err := s.Allocate(logID(1), jobID(job), 10); err != nil {
+			if _, err := s.Allocate(logID(1), jobID(job), 10, testLimit); err != nil {
 				b.Error(err)
 			}
 			s.Forget(jobID(job))

@@ -157,11 +157,15 @@ func (r *Router) Pick(ctx context.Context, model string, not map[attestation.Add
 		good, full, pending := r.sort(model, not, unpaid)
 		if w := r.choose(good, model); w != nil {
 			l, err := w.lease(ctx)
-			if err == nil {
+			switch {
+			case err == nil:
 				return l, nil
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			case !errors.Is(err, errFull): // else another took the last slot
+				w.judge(nil, err)
+				unpaid[w] = err
 			}
-			w.judge(nil, err)
-			unpaid[w] = err
 			continue
 		}
 		if !full && !pending {

@@ -14,11 +14,11 @@ import (
 const (
 	firstBackoff   = 200 * time.Millisecond
 	lastBackoff    = 5 * time.Second
-	refusedBackoff = 30 * time.Second // evidence that was refused seldom changes
+	refusedBackoff = 30 * time.Second       // evidence that was refused seldom changes
+	leastPause     = 100 * time.Millisecond // also when hurried
 	benchFor       = 10 * time.Minute
 	renewBefore    = 30 * time.Second // of the evidence's expiry
 	leastRenewal   = 500 * time.Millisecond
-	leastHurry     = 200 * time.Millisecond // between attempts, also when hurried
 )
 
 // worker is one endpoint and what is known of it.
@@ -31,9 +31,8 @@ type worker struct {
 
 	mu         sync.Mutex
 	session    *session.Session
-	connecting bool // an attempt is under way or due at once
-	waiting    bool // between attempts
-	attempted  time.Time
+	connecting bool  // an attempt is under way or due at once
+	waiting    bool  // between attempts
 	err        error // of the last attempt, or what it was benched for
 	benched    time.Time
 }
@@ -56,7 +55,7 @@ func (w *worker) keep(ctx context.Context) {
 // connect makes a session and puts it in the old one's place.
 func (w *worker) connect(ctx context.Context) (*session.Session, error) {
 	w.mu.Lock()
-	w.connecting, w.attempted = true, w.r.cfg.Session.Now()
+	w.connecting = true
 	w.mu.Unlock()
 	s, err := session.Connect(ctx, &w.r.cfg.Session, w.endpoint.Address, w.endpoint.WorkerID)
 	if err != nil {
@@ -98,6 +97,11 @@ func (w *worker) pause(ctx context.Context, d time.Duration, err error) {
 	select {
 	case <-t.C:
 	case <-w.poke:
+		t.Reset(leastPause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
 	case <-ctx.Done():
 	}
 	w.mu.Lock()
@@ -107,8 +111,7 @@ func (w *worker) pause(ctx context.Context, d time.Duration, err error) {
 
 // hold waits until the session must be replaced.
 func (w *worker) hold(ctx context.Context, s *session.Session) {
-	left := s.Verified().Expires().Sub(w.r.cfg.Session.Now())
-	t := time.NewTimer(left - max(min(left/10, renewBefore), leastRenewal))
+	t := time.NewTimer(renewal(s.Verified().Expires().Sub(w.r.cfg.Session.Now())))
 	defer t.Stop()
 	select {
 	case <-t.C: // the old one serves on until the new one is there
@@ -121,11 +124,17 @@ func (w *worker) hold(ctx context.Context, s *session.Session) {
 	}
 }
 
+// renewal is when, within what is left of the evidence's validity, to connect
+// anew. A worker that has not made its next keyset by then is asked again.
+func renewal(left time.Duration) time.Duration {
+	return max(left-max(min(left/10, renewBefore), leastRenewal), left/2)
+}
+
 // hurry ends a pause, and reports whether there was one to end.
 func (w *worker) hurry() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.waiting || w.r.cfg.Session.Now().Sub(w.attempted) < leastHurry {
+	if !w.waiting {
 		return false
 	}
 	w.waiting, w.connecting = false, true
@@ -163,12 +172,14 @@ func (w *worker) why() error {
 	return errors.New("not connected yet")
 }
 
+var errFull = errors.New("full")
+
 // lease takes a slot on the funded session.
 func (w *worker) lease(ctx context.Context) (*Lease, error) {
 	select {
 	case w.slots <- struct{}{}:
 	default:
-		return nil, errors.New("full")
+		return nil, errFull
 	}
 	l := &Lease{w: w}
 	s, _ := w.usable()

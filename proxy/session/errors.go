@@ -94,6 +94,14 @@ func ConnectAgain(err error) bool {
 	return Unreached(err) || errors.Is(err, ledger.ErrLogEnded) || errors.Is(err, attestation.ErrNotVerified)
 }
 
+// CreditLags reports whether the worker had, in this instant, served other jobs
+// on the channel from what was paid for this one. The vouchers that those need
+// are on their way; soon the job may be tried again there, as another job.
+func CreditLags(err error) bool {
+	var j *channel.JobError
+	return errors.As(err, &j) && j.Code == "credit.short"
+}
+
 // errUnreached marks a stream that broke or never began.
 var errUnreached = errors.New("worker not reached")
 

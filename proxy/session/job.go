@@ -115,10 +115,10 @@ func (j *Job) start(ctx context.Context, r *Request, idle bool) error {
 	if err != nil {
 		return err
 	}
-	credit, err := j.signer.Allocate(j.s.logID, j.id, nano)
+	credit, err := j.signer.Allocate(j.s.logID, j.id, nano, j.terms.TotalCeiling)
 	var short *ledger.CreditError
 	if errors.As(err, &short) && j.s.topUp(ctx, j.signer) {
-		credit, err = j.signer.Allocate(j.s.logID, j.id, nano)
+		credit, err = j.signer.Allocate(j.s.logID, j.id, nano, j.terms.TotalCeiling)
 	}
 	if err != nil {
 		return err

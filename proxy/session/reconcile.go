@@ -103,8 +103,8 @@ func (s *Session) checkPaid(ctx context.Context, signer *ledger.Signer, r *api.R
 }
 
 // recordOld takes a receipt of a job whose stream this process does not hold:
-// the connection broke, or the process was killed. Its terms are gone; that it
-// costs no more than was granted, the ledger checks.
+// the connection broke, or the process was killed. Of its terms the
+// ledger has kept the total ceiling, and checks it.
 func (s *Session) recordOld(ctx context.Context, signer *ledger.Signer, cose []byte) error {
 	r, err := auditlog.ParseReceipt(cose)
 	if err != nil {
