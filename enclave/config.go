@@ -62,6 +62,8 @@ type Release struct {
 // Log is a boot's log. writer.Log is one.
 type Log interface {
 	Append(ctx context.Context, e auditlog.Entry) (uint64, error)
+	// WaitCheckpoint returns a signed checkpoint that covers the entry at index.
+	WaitCheckpoint(ctx context.Context, index uint64) ([]byte, error)
 	Checkpoint() []byte
 	Close(ctx context.Context) error
 }

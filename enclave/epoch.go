@@ -93,13 +93,19 @@ func (s *server) quote(ctx context.Context, e *epoch, nonce [32]byte) ([]byte, e
 	return raw, nil
 }
 
-// record hands the epoch's bundle to the host and its digests to the log.
+// record hands the epoch's bundle to the host and its digests to the log. It
+// waits for a checkpoint over them: a worker that is killed can sign no more,
+// and receipts under a keyset that no checkpoint covers would be worth nothing.
 func (s *server) record(ctx context.Context, e *epoch) error {
 	if err := s.cfg.Store.PutBundle(ctx, e.bundle); err != nil {
 		return fmt.Errorf("host store: bundle: %w", err)
 	}
 	entry := auditlog.KeysetEntry{Epoch: e.number, Keyset: e.digest, Bundle: sha(e.bundle)}
-	if _, err := s.log.Append(ctx, entry); err != nil {
+	index, err := s.log.Append(ctx, entry)
+	if err == nil {
+		_, err = s.log.WaitCheckpoint(ctx, index)
+	}
+	if err != nil {
 		return fmt.Errorf("log: keyset: %w", err)
 	}
 	return nil

@@ -212,9 +212,13 @@ func roleWorker(ctx context.Context, a roleArgs) error {
 	return enclave.Serve(ctx, enclave.Config{
 		Listener: ln, Worker: cfg, Release: enclave.Release{Manifest: a.n.Release, Signatures: signatures},
 		Evidence: world.Machine(a.n.TEE), Chain: enclave.LiteChain(c), Store: store, Engine: engine,
-		VoucherFlush: voucherFlush, Logger: a.log, Ready: func(enclave.Boot) { a.ready() },
+		VoucherFlush: voucherFlush, LogInterval: logInterval, Logger: a.log, Ready: func(enclave.Boot) { a.ready() },
 	})
 }
+
+// logInterval is short, so that the network is up soon: an epoch begins when its
+// keyset is under a checkpoint.
+const logInterval = 200 * time.Millisecond
 
 // voucherFlush is shorter than a real worker's minute, so that a payout can be watched.
 const voucherFlush = 5 * time.Second
