@@ -76,7 +76,7 @@ func (j *job) expected() {
 		j.r.Expect("binding.payout", e.Record.Payout == k.PayoutAddress, k.PayoutAddress, e.Record.Payout)
 		j.until(e.Record.Expiry)
 	}
-	p := j.policy.Policy()
+	p := j.policy.p
 	id := Digest(j.platform)
 	ok := j.policy.Valid() && j.platform != zero && !slices.Contains(p.BannedPlatforms, id) && (p.Platforms == nil || slices.Contains(p.Platforms, id))
 	j.r.Expect("platform.allowed", ok, fmt.Sprintf("%x", id), "a platform on the policy's list, if there is one, and not banned")
@@ -89,7 +89,7 @@ func (j *job) image() {
 		j.r.Error("image.allowed", err)
 		return
 	}
-	p := j.policy.Policy()
+	p := j.policy.p
 	digest := sha256.Sum256(j.b.Release)
 	j.r.Error("image.allowed", j.releaseAllowed(p, digest, rel))
 
@@ -111,9 +111,12 @@ func (j *job) image() {
 // rebuilder whose key is pinned outside it, so that the registry's owner alone
 // cannot ship a backdoor.
 func (j *job) releaseAllowed(p Policy, digest [32]byte, rel *Release) error {
-	pinned := slices.Contains(p.Releases, Digest(digest))
-	if p.Releases != nil && !pinned {
+	pinned := slices.Contains(j.policy.pins.Releases, Digest(digest))
+	if p.Releases != nil && !slices.Contains(p.Releases, Digest(digest)) {
 		return fmt.Errorf("release %x is not among the %d pinned", digest[:8], len(p.Releases))
+	}
+	if p.Registry == "none" && !pinned {
+		return fmt.Errorf("release %x is not pinned, and the policy does without a registry", digest[:8])
 	}
 	if p.Registry != "none" {
 		if j.e.Registry == nil {
@@ -164,17 +167,17 @@ func (j *job) models() {
 		return
 	}
 	j.r.Error("model.weights", func() error {
-		p := j.policy.Policy()
+		p := j.policy.p
 		for _, m := range j.keyset.Models {
-			pin, pinned := p.Models[m.Name]
+			if want, ok := p.Models[m.Name]; ok && want != m.WeightsRoot {
+				return fmt.Errorf("model %s: weights root: got %s, want %s", m.Name, m.WeightsRoot, want)
+			}
+			pinned := j.policy.pins.Models[m.Name] == m.WeightsRoot // the client's own written choice
 			if m.WeightsRoot == Unmeasured {
-				if pin == Unmeasured { // the client's own written choice
+				if pinned {
 					continue
 				}
 				return fmt.Errorf("model %s: weights are unmeasured", m.Name)
-			}
-			if pinned && pin != m.WeightsRoot {
-				return fmt.Errorf("model %s: weights root: got %s, want %s", m.Name, m.WeightsRoot, pin)
 			}
 			if p.Registry == "none" {
 				if !pinned {
@@ -213,7 +216,7 @@ func (j *job) registryModel(m Model) error {
 
 func (j *job) chainAges() {
 	g := j.e.Registry
-	p := j.policy.Policy()
+	p := j.policy.p
 	if p.Registry == "none" && j.policy.Valid() {
 		j.r.Expect("registry.fresh", true, "none", "none") // the policy stands alone by choice
 		return

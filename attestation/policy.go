@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -43,18 +42,19 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // Policy is what a client demands. Absent fields (nil, zero) constrain
-// nothing by themselves; Combine fills in the strict defaults.
+// nothing by themselves; Combine fills in the strict defaults. An empty list
+// is not absent: it allows nothing.
 //
 // Widening: TDX.TCBStatuses and SNP.Products replace the default where a file
 // sets them (never with Revoked). Everything else can only narrow it.
 type Policy struct {
 	Registry        string            `toml:"registry,omitempty" json:"registry,omitempty"` // "required" or "none": then pins stand alone
-	Releases        []Digest          `toml:"releases,omitempty" json:"releases,omitempty"` // pinned manifest digests
+	Releases        []Digest          `toml:"releases" json:"releases,omitzero"`            // pinned manifest digests
 	ReleaseFloor    uint64            `toml:"release_floor,omitempty" json:"release_floor,omitempty"`
-	Rebuilders      []Digest          `toml:"rebuilders,omitempty" json:"rebuilders,omitempty"` // Ed25519 keys
-	Models          map[string]string `toml:"models,omitempty" json:"models,omitempty"`         // name -> weights root
-	Platforms       []Digest          `toml:"platforms,omitempty" json:"platforms,omitempty"`   // allow-list of platform ids
-	BannedPlatforms []Digest          `toml:"banned_platforms,omitempty" json:"banned_platforms,omitempty"`
+	Rebuilders      []Digest          `toml:"rebuilders" json:"rebuilders,omitzero"`    // Ed25519 keys
+	Models          map[string]string `toml:"models,omitempty" json:"models,omitempty"` // name -> weights root
+	Platforms       []Digest          `toml:"platforms" json:"platforms,omitzero"`      // allow-list of platform ids
+	BannedPlatforms []Digest          `toml:"banned_platforms" json:"banned_platforms,omitzero"`
 	Ages            Ages              `toml:"ages,omitempty" json:"ages"`
 	TDX             TDXPolicy         `toml:"tdx,omitempty" json:"tdx"`
 	SNP             SNPPolicy         `toml:"snp,omitempty" json:"snp"`
@@ -70,7 +70,7 @@ type Ages struct {
 
 // TDXPolicy is the part of a policy about Intel TDX.
 type TDXPolicy struct {
-	TCBStatuses   []string `toml:"tcb_statuses,omitempty" json:"tcb_statuses,omitempty"`
+	TCBStatuses   []string `toml:"tcb_statuses" json:"tcb_statuses,omitzero"`
 	MinEvalNumber uint32   `toml:"min_eval_number,omitempty" json:"min_eval_number,omitempty"`
 }
 
@@ -85,7 +85,7 @@ type SNPTCB struct {
 
 // SNPPolicy is the part of a policy about AMD SEV-SNP.
 type SNPPolicy struct {
-	Products []string          `toml:"products,omitempty" json:"products,omitempty"`   // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
+	Products []string          `toml:"products" json:"products,omitzero"`              // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
 	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"`     // by processor: those and "Bergamo" (also Siena)
 	AllowSMT *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"` // absent: allowed
 }
@@ -106,9 +106,6 @@ func ParsePolicy(b []byte) (*Policy, error) {
 	if un := md.Undecoded(); len(un) > 0 {
 		return nil, fmt.Errorf("policy: unknown key %q", un[0].String())
 	}
-	if p.Registry != "" && p.Registry != "required" && p.Registry != "none" {
-		return nil, fmt.Errorf("policy: registry: got %.40q, want \"required\" or \"none\"", p.Registry)
-	}
 	if slices.Contains(p.TDX.TCBStatuses, "Revoked") {
 		return nil, fmt.Errorf("policy: tdx.tcb_statuses: Revoked can never be allowed")
 	}
@@ -117,20 +114,31 @@ func ParsePolicy(b []byte) (*Policy, error) {
 			return nil, fmt.Errorf("policy: tdx.tcb_statuses: got %.40q, want one of %v", s, tcbStatuses)
 		}
 	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// check bounds the values of a policy, whoever made it.
+func (p *Policy) check() error {
+	if p.Registry != "" && p.Registry != "required" && p.Registry != "none" {
+		return fmt.Errorf("policy: registry: got %.40q, want \"required\" or \"none\"", p.Registry)
+	}
 	for _, s := range p.SNP.Products {
 		if !slices.Contains(snpProducts, s) {
-			return nil, fmt.Errorf("policy: snp.products: got %.40q, want one of %v", s, snpProducts)
+			return fmt.Errorf("policy: snp.products: got %.40q, want one of %v", s, snpProducts)
 		}
 	}
 	for name, root := range p.Models {
 		if err := CheckModelName(name); err != nil {
-			return nil, fmt.Errorf("policy: models: %w", err)
+			return fmt.Errorf("policy: models: %w", err)
 		}
 		if err := checkWeightsRoot(root); err != nil {
-			return nil, fmt.Errorf("policy: models: %s: %w", name, err)
+			return fmt.Errorf("policy: models: %s: %w", name, err)
 		}
 	}
-	return &p, nil
+	return nil
 }
 
 var (
@@ -163,112 +171,4 @@ func Default() *Policy {
 			},
 		},
 	}
-}
-
-// Effective is a policy with every required field. Its zero value rejects everything.
-type Effective struct {
-	p     Policy
-	valid bool
-}
-
-// Policy returns a copy of what is in force.
-func (e Effective) Policy() Policy { return e.p }
-
-// Valid reports whether e was made by Combine.
-func (e Effective) Valid() bool { return e.valid }
-
-// Combine returns the strictest of the built-in defaults, the file (may be
-// nil) and the registry's floor documents (DESIGN section 3): allow-sets
-// intersect, floors take the maximum, ages the minimum, bans the union.
-func Combine(file *Policy, floors ...*Policy) (Effective, error) {
-	p := *Default()
-	if file != nil {
-		if file.TDX.TCBStatuses != nil {
-			p.TDX.TCBStatuses = file.TDX.TCBStatuses
-		}
-		if file.SNP.Products != nil {
-			p.SNP.Products = file.SNP.Products
-		}
-		if file.Registry != "" {
-			p.Registry = file.Registry
-		}
-		p = narrow(p, *file)
-	}
-	for _, f := range floors {
-		p = narrow(p, *f)
-	}
-	if len(p.TDX.TCBStatuses) == 0 && len(p.SNP.Products) == 0 {
-		return Effective{}, fmt.Errorf("policy: tdx.tcb_statuses and snp.products are both empty: nothing could be accepted")
-	}
-	return Effective{p, true}, nil
-}
-
-func narrow(p, q Policy) Policy {
-	p.Releases = intersect(p.Releases, q.Releases)
-	p.Rebuilders = intersect(p.Rebuilders, q.Rebuilders)
-	p.Platforms = intersect(p.Platforms, q.Platforms)
-	p.BannedPlatforms = append(slices.Clone(p.BannedPlatforms), q.BannedPlatforms...)
-	p.ReleaseFloor = max(p.ReleaseFloor, q.ReleaseFloor)
-	p.Ages.Collateral = youngest(p.Ages.Collateral, q.Ages.Collateral)
-	p.Ages.Registry = youngest(p.Ages.Registry, q.Ages.Registry)
-	p.Ages.Beacon = youngest(p.Ages.Beacon, q.Ages.Beacon)
-	p.Ages.BeaconFresh = youngest(p.Ages.BeaconFresh, q.Ages.BeaconFresh)
-	p.TDX.TCBStatuses = intersect(p.TDX.TCBStatuses, q.TDX.TCBStatuses)
-	p.TDX.MinEvalNumber = max(p.TDX.MinEvalNumber, q.TDX.MinEvalNumber)
-	p.SNP.Products = intersect(p.SNP.Products, q.SNP.Products)
-	if q.SNP.AllowSMT != nil && !*q.SNP.AllowSMT {
-		p.SNP.AllowSMT = q.SNP.AllowSMT
-	}
-	tcb := make(map[string]SNPTCB, len(p.SNP.MinTCB))
-	for _, m := range []map[string]SNPTCB{p.SNP.MinTCB, q.SNP.MinTCB} {
-		for k, v := range m {
-			o := tcb[k]
-			tcb[k] = SNPTCB{max(o.FMC, v.FMC), max(o.Bootloader, v.Bootloader), max(o.TEE, v.TEE), max(o.SNP, v.SNP), max(o.Microcode, v.Microcode)}
-		}
-	}
-	p.SNP.MinTCB = tcb
-	models := make(map[string]string, len(p.Models)+len(q.Models))
-	for _, m := range []map[string]string{p.Models, q.Models} {
-		for name, root := range m {
-			if o, ok := models[name]; ok && o != root {
-				root = conflict // two roots for one name: no root matches
-			}
-			models[name] = root
-		}
-	}
-	p.Models = models
-	return p
-}
-
-// conflict is no weights root, so nothing equals it.
-const conflict = "conflict"
-
-func intersect[T comparable](a, b []T) []T {
-	if b == nil {
-		return a
-	}
-	if a == nil {
-		return b
-	}
-	out := []T{}
-	for _, x := range a {
-		if slices.Contains(b, x) {
-			out = append(out, x)
-		}
-	}
-	return out
-}
-
-func youngest(a, b Duration) Duration {
-	if b == 0 || a != 0 && a < b {
-		return a
-	}
-	return b
-}
-
-// Describe returns the policy as TOML.
-func (e Effective) Describe() (string, error) {
-	sort.Strings(e.p.TDX.TCBStatuses)
-	b, err := toml.Marshal(e.p)
-	return string(b), err
 }
