@@ -337,6 +337,8 @@ func TestParallelJobsShareCredit(t *testing.T) {
 	second := c.params(chat("y"))
 	second.request.Voucher = c.voucher(windowCost(1) + 100) // the first holds 6+2 and a window: this reaches no second prompt and window
 	r := c.begin(second)
+	w.clock.await(5 * time.Second)
+	w.clock.advance(5 * time.Second)
 	if got := r.finish(); got.Status != auditlog.StatusRefused || r.fault.Code != "credit.short" {
 		t.Errorf("receipt: got %+v, fault %v", got, r.fault)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"cocoon/attestation"
 	"cocoon/contracts/payout"
@@ -32,37 +33,90 @@ type Job struct {
 	closed  bool
 }
 
-// Begin opens a job if credit covers its prompt ceiling and first window. The
+// Begin opens a job once credit covers its prompt ceiling and first window. The
 // windows after that are reserved by Grant. The caller must call Settle.
-func (a *Account) Begin(t Terms) (*Job, error) {
+//
+// If the channel's other open jobs have run ahead on the credit, their own
+// vouchers are still on the way: then Begin waits for at most CreditWait, and
+// what it needs comes before their next windows. With nothing else open it
+// refuses at once. It fails with a *Refusal or ctx's error.
+func (a *Account) Begin(ctx context.Context, t Terms) (*Job, error) {
+	first := min(Window, t.Completion)
+	need, err := t.check(first)
+	if err != nil {
+		return nil, err
+	}
+	j := &Job{a: a, terms: t, prompt: t.Prompt, granted: first}
+	a.mu.Lock()
+	if a.jobs >= a.cfg.MaxJobs {
+		defer a.mu.Unlock()
+		return nil, refuse(LimitJobs, a.jobs+1, fmt.Sprintf("at most %d open on one channel", a.cfg.MaxJobs))
+	}
+	credit, want, ok := a.covers(need)
+	short := refuse(CreditShort, fmt.Sprintf("credit to %d", credit), fmt.Sprintf("%d for the prompt ceiling and first window", want))
+	if !ok && (a.jobs == 0 || want > a.limit) { // no voucher on the way can help
+		defer a.mu.Unlock()
+		return nil, short
+	}
+	a.jobs++
+	j.setReserve(need)
+	changed := a.changed
+	a.mu.Unlock()
+	if ok {
+		return j, nil
+	}
+	if err := j.covered(ctx, changed, short); err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		j.close()
+		return nil, err
+	}
+	return j, nil
+}
+
+// check returns the cost of the prompt ceiling and first window.
+func (t Terms) check(first uint64) (uint64, error) {
 	if t.Prompt == 0 || t.Completion == 0 {
-		return nil, refuse(CeilingTotal, fmt.Sprintf("ceilings of %d and %d tokens", t.Prompt, t.Completion), "both above 0")
+		return 0, refuse(CeilingTotal, fmt.Sprintf("ceilings of %d and %d tokens", t.Prompt, t.Completion), "both above 0")
 	}
 	most, err := payout.Ceiling(t.Prompt, t.Completion, t.Prices)
 	if err != nil {
-		return nil, refuse(CeilingTotal, err, "terms whose cost fits")
+		return 0, refuse(CeilingTotal, err, "terms whose cost fits")
 	}
 	if most > t.Total {
-		return nil, refuse(CeilingTotal, t.Total, fmt.Sprintf("at least %d, the cost of the token ceilings", most))
+		return 0, refuse(CeilingTotal, t.Total, fmt.Sprintf("at least %d, the cost of the token ceilings", most))
 	}
-	j := &Job{a: a, terms: t, prompt: t.Prompt}
-	first := min(Window, t.Completion)
-	need, err := payout.Ceiling(t.Prompt, first, t.Prices)
-	if err != nil {
-		return nil, refuse(CeilingTotal, err, "terms whose cost fits")
+	return payout.Ceiling(t.Prompt, first, t.Prices)
+}
+
+// covered waits until credit reaches all that is spent and reserved.
+func (j *Job) covered(ctx context.Context, changed <-chan struct{}, short error) error {
+	fired, stop := j.a.cfg.Timer(CreditWait)
+	defer stop()
+	for {
+		select {
+		case <-changed:
+			j.a.mu.Lock()
+			_, _, ok := j.a.covers(0)
+			changed = j.a.changed
+			j.a.mu.Unlock()
+			if ok {
+				return nil
+			}
+		case <-fired:
+			return short
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.jobs >= a.cfg.MaxJobs {
-		return nil, refuse(LimitJobs, a.jobs+1, fmt.Sprintf("at most %d open on one channel", a.cfg.MaxJobs))
-	}
-	if got, want, ok := a.covers(need); !ok {
-		return nil, refuse(CreditShort, fmt.Sprintf("credit to %d", got), fmt.Sprintf("%d for the prompt ceiling and first window", want))
-	}
-	a.jobs++
-	j.granted = first
-	j.setReserve(need)
-	return j, nil
+}
+
+// close gives back what the job has reserved. The caller holds mu.
+func (j *Job) close() {
+	j.closed = true
+	j.a.jobs--
+	j.setReserve(0)
+	j.a.wake()
 }
 
 // covers reports whether credit reaches more nano beyond all that is spent and
@@ -73,7 +127,7 @@ func (a *Account) covers(more uint64) (credit, need uint64, ok bool) {
 	for _, n := range []uint64{a.settled, a.reserved, more} {
 		var err error
 		if need, err = payout.Add(need, n); err != nil {
-			return credit, need, false
+			return credit, math.MaxUint64, false
 		}
 	}
 	return credit, need, need <= credit
@@ -183,10 +237,7 @@ func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill
 		return Bill{}, nil, errClosed
 	}
 	j.stretch(u.Completion)
-	j.closed = true
-	a.jobs--
-	j.setReserve(0)
-	a.wake()
+	j.close()
 	return a.settle(j.billable(u), j.terms.Prices, sign)
 }
 

@@ -187,7 +187,7 @@ func TestCreditRefusesByName(t *testing.T) {
 			if s := a.Statement(); len(s.Highest) != 0 {
 				t.Errorf("a refused voucher is held as the highest")
 			}
-			_, err := a.Begin(terms(1, 1))
+			_, err := a.Begin(t.Context(), terms(1, 1))
 			wantRefusal(t, err, meter.CreditShort)
 		})
 	}
@@ -204,7 +204,7 @@ func TestOlderVoucherIsNoError(t *testing.T) {
 		t.Errorf("an older voucher changed the statement (-before +after):\n%s", diff)
 	}
 	// A lower voucher buys nothing: what it seemed to pay for is refused.
-	_, err := a.Begin(terms(901, 1))
+	_, err := a.Begin(t.Context(), terms(901, 1))
 	wantRefusal(t, err, meter.CreditShort)
 }
 
@@ -213,7 +213,7 @@ func TestLaggingHeadIsCredited(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 10_000)
 	for range 5 {
-		j, err := a.Begin(terms(10, 10))
+		j, err := a.Begin(t.Context(), terms(10, 10))
 		wantRefusal(t, err, "")
 		settle(t, a, c, j, attestation.Usage{Prompt: 10})
 	}
@@ -245,13 +245,14 @@ func TestBeginReservesPromptAndFirstWindow(t *testing.T) {
 		{"a sum beyond uint64", 1e6, terms(math.MaxUint64-500, 1), meter.CreditShort, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newClient(1)
-			a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{Paid: 1000})
+			c, tm := newClient(1), newTimer()
+			a := open(t, newMeter(t, tm.wait), c, meter.Opening{Paid: 1000})
 			credit(t, a, c, 1000+tt.credit) // what was paid before counts as spent
-			_, err := a.Begin(tt.t)
+			_, err := a.Begin(t.Context(), tt.t)
 			wantRefusal(t, err, tt.want)
 			if tt.want == "" {
-				_, err = a.Begin(tt.t)
+				tm.fire <- time.Time{} // the second waits for credit
+				_, err = a.Begin(t.Context(), tt.t)
 				wantRefusal(t, err, tt.secondFails)
 			}
 		})
@@ -265,13 +266,13 @@ func TestOpenJobsAreCapped(t *testing.T) {
 	var last *meter.Job
 	for range 3 {
 		var err error
-		last, err = a.Begin(terms(1, 1))
+		last, err = a.Begin(t.Context(), terms(1, 1))
 		wantRefusal(t, err, "")
 	}
-	_, err := a.Begin(terms(1, 1))
+	_, err := a.Begin(t.Context(), terms(1, 1))
 	wantRefusal(t, err, meter.LimitJobs)
 	settle(t, a, c, last, attestation.Usage{})
-	_, err = a.Begin(terms(1, 1))
+	_, err = a.Begin(t.Context(), terms(1, 1))
 	wantRefusal(t, err, "")
 }
 
@@ -291,7 +292,7 @@ func TestStartOverCeilingIsFree(t *testing.T) {
 	c := newClient(1)
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 1e6)
-	j, err := a.Begin(terms(100, 10))
+	j, err := a.Begin(t.Context(), terms(100, 10))
 	wantRefusal(t, err, "")
 	wantRefusal(t, j.Start(101, 0), meter.CeilingPrompt)
 	if b := settle(t, a, c, j, attestation.Usage{Prompt: 101, Completion: 5}); b.Cost != 0 || b.Usage != (attestation.Usage{}) {
@@ -300,15 +301,16 @@ func TestStartOverCeilingIsFree(t *testing.T) {
 }
 
 func TestStartFreesTheCeiling(t *testing.T) {
-	c := newClient(1)
-	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
+	c, tm := newClient(1), newTimer()
+	a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
 	credit(t, a, c, 1002+10+2)
-	j, err := a.Begin(terms(1000, 1))
+	j, err := a.Begin(t.Context(), terms(1000, 1))
 	wantRefusal(t, err, "")
-	_, err = a.Begin(terms(13, 1))
+	tm.fire <- time.Time{}
+	_, err = a.Begin(t.Context(), terms(13, 1))
 	wantRefusal(t, err, meter.CreditShort)
 	wantRefusal(t, j.Start(10, 10), "")
-	_, err = a.Begin(terms(13, 1))
+	_, err = a.Begin(t.Context(), terms(13, 1))
 	wantRefusal(t, err, "")
 }
 
@@ -317,7 +319,7 @@ func TestGrantWaitsForCredit(t *testing.T) {
 		c, tm := newClient(1), newTimer()
 		a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
 		credit(t, a, c, 10+2*256)
-		j, err := a.Begin(terms(10, 600))
+		j, err := a.Begin(t.Context(), terms(10, 600))
 		wantRefusal(t, err, "")
 		wantRefusal(t, j.Start(10, 0), "")
 		for n := range uint64(256) {
@@ -374,7 +376,7 @@ func TestGrantWaitsForCredit(t *testing.T) {
 	t.Run("another job settles", func(t *testing.T) {
 		c, a, j, tm := begin(t)
 		credit(t, a, c, 10+2*256+500)
-		other, err := a.Begin(terms(200, 1))
+		other, err := a.Begin(t.Context(), terms(200, 1))
 		wantRefusal(t, err, "")
 		done := grant(t.Context(), j, 257) // needs 512 more of 298
 		<-tm.waiting
@@ -387,6 +389,49 @@ func TestGrantWaitsForCredit(t *testing.T) {
 		settle(t, a, c, other, attestation.Usage{Prompt: 100})
 		wantRefusal(t, <-done, "")
 	})
+}
+
+// A job whose credit another has run ahead on gets it back before that one's
+// next window.
+func TestBeginWaitsForVouchersOnTheWay(t *testing.T) {
+	c, tm := newClient(1), newTimer()
+	a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
+	credit(t, a, c, 2*(10+2*256)) // for two jobs
+	first, err := a.Begin(t.Context(), terms(10, 1000))
+	wantRefusal(t, err, "")
+	wantRefusal(t, first.Grant(t.Context(), 257), "") // on the second's
+	type begun struct {
+		j   *meter.Job
+		err error
+	}
+	second, third := make(chan begun, 1), make(chan error, 1)
+	go func() {
+		j, err := a.Begin(t.Context(), terms(10, 1000))
+		second <- begun{j, err}
+	}()
+	<-tm.waiting
+	go func() { third <- first.Grant(t.Context(), 513) }()
+	<-tm.waiting
+	credit(t, a, c, 2*(10+2*256)+2*256) // the first's second window
+	b := <-second
+	wantRefusal(t, b.err, "")
+	select {
+	case err := <-third:
+		t.Fatalf("granted (%v) ahead of the job that waited", err)
+	default:
+	}
+	credit(t, a, c, 2*(10+2*256)+4*256)
+	wantRefusal(t, <-third, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-tm.waiting; cancel() }()
+	if _, err := a.Begin(ctx, terms(10, 1000)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	// Nothing is left of the claim that was given up.
+	settle(t, a, c, b.j, attestation.Usage{})
+	settle(t, a, c, first, attestation.Usage{})
+	_, err = a.Begin(t.Context(), terms(2*(10+2*256)+4*256-2, 1))
+	wantRefusal(t, err, "")
 }
 
 func TestSettleBillsNoMoreThanGranted(t *testing.T) {
@@ -411,7 +456,7 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 			c := newClient(1)
 			a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 			credit(t, a, c, 50+2*800) // three windows and a part
-			j, err := a.Begin(terms(100, 1000))
+			j, err := a.Begin(t.Context(), terms(100, 1000))
 			wantRefusal(t, err, "")
 			if tt.started {
 				wantRefusal(t, j.Start(50, 20), "")
@@ -435,7 +480,7 @@ func TestUnusedCreditCarriesOver(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 100+2*256)
 	for range 20 { // each needs the whole credit at its beginning, and uses little of it
-		j, err := a.Begin(terms(100-uint64(a.Statement().Settled), 256))
+		j, err := a.Begin(t.Context(), terms(100-uint64(a.Statement().Settled), 256))
 		wantRefusal(t, err, "")
 		settle(t, a, c, j, attestation.Usage{Prompt: 1, Completion: 1})
 	}
@@ -448,13 +493,13 @@ func TestFailedSignatureBillsNothing(t *testing.T) {
 	c := newClient(1)
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 100+2)
-	j, err := a.Begin(terms(100, 1))
+	j, err := a.Begin(t.Context(), terms(100, 1))
 	wantRefusal(t, err, "")
 	broken := errors.New("no key")
 	if _, _, err := j.Settle(attestation.Usage{Prompt: 100}, func(meter.Bill) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatalf("got %v, want %v", err, broken)
 	}
-	j, err = a.Begin(terms(100, 1))
+	j, err = a.Begin(t.Context(), terms(100, 1))
 	wantRefusal(t, err, "")
 	if b := settle(t, a, c, j, attestation.Usage{Prompt: 7}); b.Index != 0 || b.Cost != 7 {
 		t.Errorf("bill: got %+v, want the first one, of 7", b)
@@ -467,7 +512,7 @@ func TestStatementShowsDurableReceiptsOnly(t *testing.T) {
 	credit(t, a, c, 1e6)
 	var costs []uint64
 	for i := range uint64(3) {
-		j, err := a.Begin(terms(100, 1))
+		j, err := a.Begin(t.Context(), terms(100, 1))
 		wantRefusal(t, err, "")
 		b, _, err := j.Settle(attestation.Usage{Prompt: 10 + i}, receipt)
 		wantRefusal(t, err, "")
@@ -518,9 +563,9 @@ func TestBootCountsStoredAndPaidAsSpent(t *testing.T) {
 			me := newClient(1)
 			me.base = tt.base
 			credit(t, a, me, tt.spent+3) // of which the old part buys nothing
-			_, err := a.Begin(terms(2, 1))
+			_, err := a.Begin(t.Context(), terms(2, 1))
 			wantRefusal(t, err, meter.CreditShort)
-			_, err = a.Begin(terms(1, 1))
+			_, err = a.Begin(t.Context(), terms(1, 1))
 			wantRefusal(t, err, "")
 		})
 	}
@@ -544,7 +589,7 @@ func TestLimitFalls(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{Limit: 1000})
 	credit(t, a, c, 1000)
 	a.SetLimit(0) // the channel was closed
-	_, err := a.Begin(terms(1, 1))
+	_, err := a.Begin(t.Context(), terms(1, 1))
 	wantRefusal(t, err, meter.CreditShort)
 }
 

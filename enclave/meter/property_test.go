@@ -86,7 +86,7 @@ func interleave(t *testing.T, r *rand.Rand) (steps int) {
 			if tr.Total, err = payout.Ceiling(tr.Prompt, tr.Completion, prices); err != nil {
 				t.Fatal(err)
 			}
-			if j, err := a.Begin(tr); err == nil {
+			if j, err := a.Begin(ended, tr); err == nil {
 				jobs = append(jobs, &running{j: j, t: tr})
 			}
 		case len(jobs) == 0:
