@@ -71,10 +71,15 @@ func (j *job) expected() {
 		j.r.Skip("binding.payout", "no worker record given")
 	} else {
 		ok := e.Record.WorkerID == k.WorkerID && e.Record.PlatformID == j.platform && j.platform != zero
-		j.r.Expect("binding.platform", ok && j.now.Before(e.Record.Expiry), fmt.Sprintf("%x", j.platform),
-			fmt.Sprintf("%x of record %s, which runs to %s", e.Record.PlatformID, e.Record.WorkerID, e.Record.Expiry.UTC().Format(time.RFC3339)))
+		limit := time.Duration(j.policy.p.Ages.Registry)
+		recent := e.Record.ProvenAt.IsZero() || j.now.Sub(e.Record.ProvenAt) <= limit
+		j.r.Expect("binding.platform", ok && recent && j.now.Before(e.Record.Expiry), fmt.Sprintf("%x", j.platform),
+			fmt.Sprintf("%x of record %s, proven at most %s ago, which runs to %s", e.Record.PlatformID, e.Record.WorkerID, limit, e.Record.Expiry.UTC().Format(time.RFC3339)))
 		j.r.Expect("binding.payout", e.Record.Payout == k.PayoutAddress, k.PayoutAddress, e.Record.Payout)
 		j.until(e.Record.Expiry)
+		if !e.Record.ProvenAt.IsZero() {
+			j.until(e.Record.ProvenAt.Add(limit))
+		}
 	}
 	p := j.policy.p
 	id := Digest(j.platform)
@@ -214,9 +219,20 @@ func (j *job) registryModel(m Model) error {
 	return nil
 }
 
+// chainAges bounds the age of the registry's state. What was proven holds, at
+// the longest, until the registry's own schedule next changes it.
 func (j *job) chainAges() {
 	g := j.e.Registry
 	p := j.policy.p
+	if g != nil {
+		for _, en := range g.Entries {
+			for _, at := range []int64{en.NotBefore, en.RevokedAt} {
+				if t := time.Unix(at, 0); t.After(j.now) {
+					j.until(t)
+				}
+			}
+		}
+	}
 	if p.Registry == "none" && j.policy.Valid() {
 		j.r.Expect("registry.fresh", true, "none", "none") // the policy stands alone by choice
 		return

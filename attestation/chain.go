@@ -39,13 +39,14 @@ type RegistryView struct {
 	ProvenAt     time.Time // generation time of the masterchain block
 }
 
-// RecordView is a worker's record on TON as it was proven.
+// RecordView is a worker's record on TON as it was proven. A record without
+// ProvenAt has no age: whoever made it answers for that.
 type RecordView struct {
 	WorkerID   Address
 	Payout     Address
 	PlatformID [32]byte
 	Expiry     time.Time
-	ProvenAt   time.Time
+	ProvenAt   time.Time // generation time of the masterchain block
 }
 
 // ModelKey is a model's key in the registry:

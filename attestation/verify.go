@@ -109,6 +109,7 @@ type Verified struct {
 	assurance Assurance
 	platform  [32]byte
 	expires   time.Time
+	behind    time.Duration // how far the caller's clock was behind the newest proven block
 }
 
 // ErrNotVerified is the error of every refusal by Result.Verified.
@@ -168,16 +169,17 @@ func (v *Verified) Assurance() Assurance { return v.assurance }
 // Platform is the machine's id.
 func (v *Verified) Platform() [32]byte { return v.platform }
 
-// Expires is when the first thing that v rests on runs out.
+// Expires is when the first thing that v rests on runs out, by a clock that is
+// right. Current also allows for a caller's clock that is slow.
 func (v *Verified) Expires() time.Time { return v.expires }
 
 // Current returns nil if v is a success of Verify and has not expired at now.
-// It is asked before every job.
+// It is asked before every job, with the clock that Verify was given.
 func (v *Verified) Current(now time.Time) error {
 	switch {
 	case v == nil || !v.ok:
 		return ErrNotVerified
-	case !now.Before(v.expires):
+	case !now.Add(v.behind).Before(v.expires):
 		return fmt.Errorf("%w: expired at %s", ErrNotVerified, v.expires.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -210,6 +212,7 @@ type job struct {
 	b        *Bundle
 	e        Expect
 	now      time.Time // max(clock, newest proven block time)
+	beacon   time.Time // when the beacon was made; zero until it is proven
 	r        Report
 	policy   Effective
 	keyset   *Keyset
@@ -229,10 +232,14 @@ func (j *job) until(t time.Time) {
 
 func (j *job) run() {
 	j.beaconProof()
-	if g := j.e.Registry; g != nil && g.ProvenAt.After(j.now) {
-		j.now = g.ProvenAt
+	if g := j.e.Registry; g != nil {
+		j.proven(g.ProvenAt)
+	}
+	if rec := j.e.Record; rec != nil {
+		j.proven(rec.ProvenAt)
 	}
 	j.effectivePolicy()
+	j.beaconAge()
 	j.keysetChecks()
 	j.cpu()
 	j.assurance()
@@ -242,7 +249,14 @@ func (j *job) run() {
 	j.chainAges()
 }
 
-// beaconTime is set by beaconProof when the beacon was proven.
+// proven raises now to the time of a proven block.
+func (j *job) proven(t time.Time) {
+	if t.After(j.now) {
+		j.now = t
+	}
+}
+
+// beaconProof sets beacon when the beacon was proven.
 func (j *job) beaconProof() {
 	k, err := ParseKeyset(j.b.Keyset)
 	if !j.r.Error("keyset.parse", err) {
@@ -251,32 +265,28 @@ func (j *job) beaconProof() {
 	j.keyset = k
 	if j.v.cfg.Chain == nil {
 		j.r.Skip("beacon.proof", "no chain to prove it on")
-		j.r.Skip("beacon.fresh", "no chain to prove it on")
 		return
 	}
 	t, err := j.v.cfg.Chain.VerifyBeacon(k.Beacon, j.b.BeaconProof)
-	if !j.r.Error("beacon.proof", err) {
+	if j.r.Error("beacon.proof", err) {
+		j.beacon = t
+		j.proven(t)
+	}
+}
+
+// beaconAge is asked once every proven time and every floor is known.
+func (j *job) beaconAge() {
+	if j.beacon.IsZero() {
 		j.r.Skip("beacon.fresh", "the beacon was not proven")
 		return
 	}
-	if t.After(j.now) {
-		j.now = t
-	}
-	j.beaconAge(t)
-}
-
-func (j *job) beaconAge(t time.Time) {
-	p, err := Combine(j.v.cfg.Policy)
-	if err != nil {
-		j.r.Error("beacon.fresh", err)
-		return
-	}
-	limit := time.Duration(p.p.Ages.Beacon)
+	limit := time.Duration(j.policy.p.Ages.Beacon)
 	if j.e.Fresh {
-		limit = time.Duration(p.p.Ages.BeaconFresh)
+		limit = time.Duration(j.policy.p.Ages.BeaconFresh)
 	}
-	if j.r.Expect("beacon.fresh", j.now.Sub(t) <= limit, j.now.Sub(t).Round(time.Second), fmt.Sprintf("at most %s", limit)) {
-		j.until(t.Add(limit))
+	age := j.now.Sub(j.beacon)
+	if j.r.Expect("beacon.fresh", age <= limit, age.Round(time.Second), fmt.Sprintf("at most %s", limit)) {
+		j.until(j.beacon.Add(limit))
 	}
 }
 
@@ -332,7 +342,7 @@ func (j *job) keysetChecks() {
 		return
 	}
 	from, to := time.Unix(j.keyset.NotBefore, 0), time.Unix(j.keyset.NotAfter, 0)
-	ok := !j.now.Before(from) && j.now.Before(to)
+	ok := !j.now.Before(from) && j.now.Before(to) && !j.e.Now.IsZero() // no clock: nothing is known to be recent
 	j.r.Expect("keyset.current", ok, j.now.UTC().Format(time.RFC3339), fmt.Sprintf("%s to %s", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339)))
 	j.until(to)
 }
@@ -408,6 +418,7 @@ func (j *job) result(bundle bool) *Result {
 		res.verified = &Verified{
 			ok: true, keyset: j.keyset, raw: j.b.Keyset, digest: sha256.Sum256(j.b.Keyset), bundle: res.Bundle,
 			config: j.config, release: j.release, assurance: j.claims.Assurance, platform: j.platform, expires: j.expires,
+			behind: j.now.Sub(j.e.Now),
 		}
 	}
 	return res
