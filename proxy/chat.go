@@ -216,7 +216,8 @@ func (a *attempts) completion(lease *route.Lease, prompt uint64, p attestation.P
 	}
 	n := a.q.s.cfg.MaxTokens * a.req.Choices
 	if _, can, used, ok := lease.Channel(); ok {
-		n = affordable(prompt, n, can-min(used, can), p)
+		// Below one window the channel cannot pay, and says so itself.
+		n = max(affordable(prompt, n, can-min(used, can), p), min(n, session.Window))
 	}
 	if limit > 0 {
 		if n = affordable(prompt, n, left, p); n == 0 {
@@ -224,7 +225,7 @@ func (a *attempts) completion(lease *route.Lease, prompt uint64, p attestation.P
 			return 0, overCap(prompt, 1, total, left, p)
 		}
 	}
-	return max(n, 1), nil // a channel that cannot pay even that says so itself
+	return n, nil
 }
 
 // affordable is the most completion tokens, up to n, whose ceiling is within

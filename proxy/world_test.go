@@ -163,6 +163,8 @@ func (e *toy) Run(ctx context.Context, req engine.Request, s engine.Sink) (engin
 	return p(ctx, req, s)
 }
 
+func word(i int) string { return fmt.Sprintf("w%d ", i) }
+
 // event is one token of a streamed answer; an unstreamed one stands between docHead and docTail.
 func event(word string) string {
 	return fmt.Sprintf("data: {\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":%q}}]}\n\n", word)
@@ -200,13 +202,13 @@ func say(n int, between func(ctx context.Context, i int) error) play {
 				return stopped(err)
 			}
 			u.Completion++
-			word := fmt.Sprintf("w%d ", i)
+			part := word(i)
 			if streams {
-				word = event(word)
+				part = event(part)
 			} else if i == 0 {
-				word = docHead + word
+				part = docHead + part
 			}
-			if err := s.Write([]byte(word), u); err != nil {
+			if err := s.Write([]byte(part), u); err != nil {
 				return stopped(err)
 			}
 		}
@@ -225,10 +227,10 @@ func say(n int, between func(ctx context.Context, i int) error) play {
 func answer(n int, streamed bool) string {
 	b := ""
 	for i := range n {
-		if word := fmt.Sprintf("w%d ", i); streamed {
-			b += event(word)
+		if streamed {
+			b += event(word(i))
 		} else {
-			b += word
+			b += word(i)
 		}
 	}
 	if streamed {

@@ -126,9 +126,6 @@ func (j *Job) finish(cose []byte) error {
 		}
 		return j.failure
 	}
-	if r.Status != auditlog.StatusOK && r.Status != auditlog.StatusCancelled {
-		return misbehaves("receipt.status", r.Status, "an error frame before it")
-	}
 	return io.EOF
 }
 
@@ -153,6 +150,7 @@ func (j *Job) check(cose []byte) (auditlog.Receipt, error) {
 	}{
 		{"receipt.job", r.JobID == j.id, fmt.Sprintf("%x", r.JobID), fmt.Sprintf("%x", j.id)},
 		{"receipt.channel", r.Channel == j.signer.Channel().Address, r.Channel, j.signer.Channel().Address},
+		{"receipt.status", j.failure != nil || r.Status == auditlog.StatusOK || r.Status == auditlog.StatusCancelled, r.Status, "an error before it"},
 		{"receipt.worker", r.WorkerID == k.WorkerID, r.WorkerID, k.WorkerID},
 		{"receipt.log", r.LogID == j.s.logID, fmt.Sprintf("%x", r.LogID), fmt.Sprintf("%x", j.s.logID)},
 		{"receipt.keyset", r.KeysetDigest == v.KeysetDigest(), fmt.Sprintf("%x", r.KeysetDigest), fmt.Sprintf("%x", v.KeysetDigest())},

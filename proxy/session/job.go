@@ -88,7 +88,7 @@ func (s *Session) Start(ctx context.Context, r *Request) (*Job, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	j := &Job{s: s, signer: signer, terms: terms, body: r.Body, windows: windows{ceiling: r.CompletionCeiling, wanted: min(window, r.CompletionCeiling)}}
+	j := &Job{s: s, signer: signer, terms: terms, body: r.Body, windows: windows{ceiling: r.CompletionCeiling, wanted: min(Window, r.CompletionCeiling)}}
 	j.ctx, j.abort = context.WithCancelCause(context.Background())
 	if err := j.start(ctx, r, idle); err != nil {
 		j.Close()

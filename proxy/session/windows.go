@@ -9,11 +9,11 @@ import (
 	"cocoon/proxy/ledger"
 )
 
-// What a client pays ahead (DESIGN section 5).
-const (
-	window    = 256 // completion tokens that one voucher buys
-	lookahead = 128 // tokens left of a window when the next one is bought
-)
+// Window is how many completion tokens a client pays ahead (DESIGN section 5).
+const Window = 256
+
+// lookahead is how many tokens are left of a window when the next one is bought.
+const lookahead = 128
 
 // windows counts the completion tokens that a job wants paid, and has paid.
 type windows struct {
@@ -33,7 +33,7 @@ func (w *windows) want(tokens uint64) bool {
 	defer w.mu.Unlock()
 	grew := false
 	for w.wanted < w.ceiling && tokens+lookahead > w.wanted {
-		w.wanted = min(w.wanted+window, w.ceiling)
+		w.wanted = min(w.wanted+Window, w.ceiling)
 		grew = true
 	}
 	start := grew && !w.buying && w.err == nil
