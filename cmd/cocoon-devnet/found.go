@@ -32,8 +32,9 @@ const ton = 1_000_000_000
 // at most, the reply's opening included, in tokens.
 const promptAllowance = 64
 
-// prices of the devnet's models, nano per million tokens.
-var prices = attestation.Prices{Prompt: 100_000_000, Cached: 50_000_000, Completion: 400_000_000, Reasoning: 400_000_000}
+// prices of the devnet's models, nano per million tokens: dear enough that the
+// first answer is worth a redeem.
+var prices = attestation.Prices{Prompt: 20 * ton, Cached: 10 * ton, Completion: 80 * ton, Reasoning: 80 * ton}
 
 // open reads the folder's network, or founds one in an empty folder.
 func open(d layout, opt options) (*network, error) {
@@ -187,7 +188,7 @@ func (n *network) genesis(d layout) ([]devchain.GenesisAccount, error) {
 	}
 	return []devchain.GenesisAccount{
 		{Address: n.Registry, Balance: 10 * ton, StateInit: &state},
-		{Address: ownerAddr, Balance: 100 * ton},
+		{Address: ownerAddr, Balance: 1_000_000 * ton},
 		{Address: n.Payout, Balance: 100 * ton},
 		{Address: n.Client, Balance: 1000 * ton},
 	}, nil

@@ -18,7 +18,7 @@ import (
 )
 
 // deposit is what a client puts into its channel, in nano.
-const deposit = 20 * ton
+const deposit = 200 * ton
 
 // roleProxy is the developer's machine.
 func roleProxy(ctx context.Context, a roleArgs) error {
@@ -152,7 +152,7 @@ func fundClient(ctx context.Context, a roleArgs) error {
 		return err
 	}
 	have, err := c.Account(ctx, addr)
-	if err != nil || have.Balance > 2*deposit {
+	if err != nil || have.Balance > deposit+ton {
 		return err
 	}
 	rich, err := a.d.key("registry-owner")
@@ -163,5 +163,5 @@ func fundClient(ctx context.Context, a roleArgs) error {
 	if err != nil {
 		return err
 	}
-	return w.Send(ctx, []lite.Message{{To: addr, Amount: 3 * deposit}})
+	return w.Send(ctx, []lite.Message{{To: addr, Amount: deposit + 10*ton}})
 }

@@ -119,12 +119,28 @@ func roleHost(ctx context.Context, a roleArgs) error {
 	}
 	tick := time.NewTicker(redeemEvery)
 	defer tick.Stop()
-	go redeem.Run(ctx, redeem.Config{Vouchers: host.Reader{Dir: a.d.hostStore()}, Accounts: c, Sender: w, Logger: a.log}, tick.C)
+	cfg := redeem.Config{Vouchers: host.Reader{Dir: a.d.hostStore()}, Accounts: c, Sender: w, Threshold: contracts.RedeemFee, Logger: a.log}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		redeem.Run(ctx, cfg, tick.C)
+	}()
 	if err := a.ready(); err != nil {
 		return err
 	}
-	return host.Serve(ctx, host.ServeConfig{Dir: a.d.hostStore(), Listener: ln})
+	err = host.Serve(ctx, host.ServeConfig{Dir: a.d.hostStore(), Listener: ln})
+	<-done
+	// The worker, which ended first, has flushed its last vouchers.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastRedeem)
+	defer cancel()
+	if _, rerr := redeem.Once(last, cfg); rerr != nil {
+		a.log.Error("redeem.failed", "error", rerr)
+	}
+	return err
 }
+
+// lastRedeem bounds the redeem at the end.
+const lastRedeem = 8 * time.Second
 
 // publishRecord writes the worker's record on chain if it is not there, or soon runs out.
 func publishRecord(ctx context.Context, a roleArgs, c *lite.Client, w *lite.Wallet) error {
