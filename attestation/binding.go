@@ -3,6 +3,7 @@ package attestation
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -87,6 +88,9 @@ func (j *job) expected() {
 	j.r.Expect("platform.allowed", ok, fmt.Sprintf("%x", id), "a platform on the policy's list, if there is one, and not banned")
 }
 
+// errNoRegistry says that a check needs context that was not given.
+var errNoRegistry = errors.New("no registry state given")
+
 // image decides whether the measurements are of a release that may run.
 func (j *job) image() {
 	rel, err := ParseRelease(j.b.Release)
@@ -96,7 +100,11 @@ func (j *job) image() {
 	}
 	p := j.policy.p
 	digest := sha256.Sum256(j.b.Release)
-	j.r.Error("image.allowed", j.releaseAllowed(p, digest, rel))
+	if err := j.releaseAllowed(p, digest, rel); errors.Is(err, errNoRegistry) {
+		j.r.Skip("image.allowed", err.Error())
+	} else {
+		j.r.Error("image.allowed", err)
+	}
 
 	match := false
 	for i := range rel.Launches {
@@ -104,12 +112,16 @@ func (j *job) image() {
 	}
 	j.r.Expect("image.measurement", match, launchString(&j.claims.Launch), fmt.Sprintf("one of the %d shapes of release %s", len(rel.Launches), rel.Name))
 
+	j.release = rel
 	floor := p.ReleaseFloor
+	if rel.Number >= floor && j.e.Registry == nil && p.Registry != "none" {
+		j.r.Skip("image.floor", errNoRegistry.Error())
+		return
+	}
 	if j.e.Registry != nil {
 		floor = max(floor, j.e.Registry.ReleaseFloor)
 	}
 	j.r.Expect("image.floor", rel.Number >= floor && j.policy.Valid(), rel.Number, fmt.Sprintf("%d or more", floor))
-	j.release = rel
 }
 
 // releaseAllowed: a file pin, or the registry together with an independent
@@ -123,27 +135,33 @@ func (j *job) releaseAllowed(p Policy, digest [32]byte, rel *Release) error {
 	if p.Registry == "none" && !pinned {
 		return fmt.Errorf("release %x is not pinned, and the policy does without a registry", digest[:8])
 	}
-	if p.Registry != "none" {
-		if j.e.Registry == nil {
-			return fmt.Errorf("release %x: no registry state given", digest[:8])
-		}
-		en, ok := j.e.Registry.Entries[digest]
-		if !ok || en.Kind != EntryRelease || !en.Live(j.now) {
-			return fmt.Errorf("release %x is not in force in the registry", digest[:8])
-		}
-		if en.Meta != ReleaseMeta(rel.Number) {
-			return fmt.Errorf("release %x: number: manifest has %d, registry has another", digest[:8], rel.Number)
-		}
+	if !pinned && !j.vouched(p.Rebuilders) {
+		return fmt.Errorf("release %x: no signature by any of %d pinned rebuilders", digest[:8], len(p.Rebuilders))
 	}
-	if pinned {
+	if p.Registry == "none" {
 		return nil
 	}
+	if j.e.Registry == nil {
+		return errNoRegistry
+	}
+	en, ok := j.e.Registry.Entries[digest]
+	if !ok || en.Kind != EntryRelease || !en.Live(j.now) {
+		return fmt.Errorf("release %x is not in force in the registry", digest[:8])
+	}
+	if en.Meta != ReleaseMeta(rel.Number) {
+		return fmt.Errorf("release %x: number: manifest has %d, registry has another", digest[:8], rel.Number)
+	}
+	return nil
+}
+
+// vouched reports whether one of the rebuilders signed the release.
+func (j *job) vouched(rebuilders []Digest) bool {
 	for _, s := range j.b.ReleaseSignatures {
-		if slices.Contains(p.Rebuilders, Digest(s.Key)) && VerifyReleaseSignature(s, j.b.Release) {
-			return nil
+		if slices.Contains(rebuilders, Digest(s.Key)) && VerifyReleaseSignature(s, j.b.Release) {
+			return true
 		}
 	}
-	return fmt.Errorf("release %x: no signature by any of %d pinned rebuilders", digest[:8], len(p.Rebuilders))
+	return false
 }
 
 func sameLaunch(want, got *Launch) bool {
@@ -171,7 +189,7 @@ func (j *job) models() {
 		j.r.Skip("model.weights", "no keyset")
 		return
 	}
-	j.r.Error("model.weights", func() error {
+	err := func() (missing error) {
 		p := j.policy.p
 		for _, m := range j.keyset.Models {
 			if want, ok := p.Models[m.Name]; ok && want != m.WeightsRoot {
@@ -190,17 +208,25 @@ func (j *job) models() {
 				}
 				continue
 			}
-			if err := j.registryModel(m); err != nil {
+			switch err := j.registryModel(m); {
+			case errors.Is(err, errNoRegistry):
+				missing = err // another model may yet be refused
+			case err != nil:
 				return err
 			}
 		}
-		return nil
-	}())
+		return missing
+	}()
+	if errors.Is(err, errNoRegistry) {
+		j.r.Skip("model.weights", err.Error())
+		return
+	}
+	j.r.Error("model.weights", err)
 }
 
 func (j *job) registryModel(m Model) error {
 	if j.e.Registry == nil {
-		return fmt.Errorf("model %s: no registry state given", m.Name)
+		return errNoRegistry
 	}
 	name, key := sha256.Sum256([]byte(m.Name)), ModelKey(m)
 	roots, found := 0, false

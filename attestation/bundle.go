@@ -116,7 +116,7 @@ func ParseBundle(raw []byte) (*Bundle, error) {
 	switch {
 	case b.CPU.TEE == TDX && b.CPU.SNP == nil, b.CPU.TEE == SNP && b.CPU.TDX == nil:
 	default:
-		return nil, fmt.Errorf("bundle: cpu: got tee %q with tdx collateral %t and snp collateral %t", b.CPU.TEE, b.CPU.TDX != nil, b.CPU.SNP != nil)
+		return nil, fmt.Errorf("bundle: cpu: got tee %.20q with tdx collateral %t and snp collateral %t", b.CPU.TEE, b.CPU.TDX != nil, b.CPU.SNP != nil)
 	}
 	return &b, nil
 }

@@ -1,6 +1,10 @@
 package attestation
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // Outcome of a check. The zero value is Skip, which is never a pass.
 type Outcome int
@@ -49,8 +53,26 @@ func (c Check) String() string {
 // Report collects checks in the order they were made.
 type Report struct{ checks []Check }
 
-// add is the only way into a report.
-func (r *Report) add(c Check) { r.checks = append(r.checks, c) }
+// add is the only way into a report. What it holds is safe to print: much of
+// it was written by the other side.
+func (r *Report) add(c Check) {
+	c.Name, c.Got, c.Want, c.Reason = printable(c.Name), printable(c.Got), printable(c.Want), printable(c.Reason)
+	r.checks = append(r.checks, c)
+}
+
+const maxText = 512 // bytes of one part of a check
+
+func printable(s string) string {
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "..."
+	}
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
+}
 
 // Expect records PASS if ok, else FAIL with got and want. It returns ok.
 func (r *Report) Expect(name string, ok bool, got, want any) bool {
@@ -94,6 +116,20 @@ func (r *Report) Passed(name string) bool {
 	return seen
 }
 
+// worst is the worst outcome recorded under a name: Fail, else Skip, else Pass.
+func (r *Report) worst(name string) (worst Outcome, recorded bool) {
+	for _, c := range r.checks {
+		if c.Name != name {
+			continue
+		}
+		if !recorded || c.Outcome == Fail || c.Outcome == Skip && worst == Pass {
+			worst = c.Outcome
+		}
+		recorded = true
+	}
+	return worst, recorded
+}
+
 // Class says what a failed check means.
 type Class int
 
@@ -114,6 +150,15 @@ type Info struct {
 // Names lists every check there is. A verdict needs each one that applies to
 // its TEE; a check that was not recorded counts as skipped.
 func Names() []Info { return append([]Info(nil), names...) }
+
+func info(name string) *Info {
+	for i := range names {
+		if names[i].Name == name {
+			return &names[i]
+		}
+	}
+	return nil
+}
 
 var names = []Info{
 	{"tdx.parse", Authenticity, TDX, "the quote is well formed, of a known version, and has no trailing bytes"},

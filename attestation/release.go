@@ -55,6 +55,9 @@ func ParseRelease(b []byte) (*Release, error) {
 	if m.Number == 0 {
 		return nil, fmt.Errorf("release: number: got 0, want 1 or more")
 	}
+	if m.Name == "" || !isLabel(m.Name) {
+		return nil, fmt.Errorf("release: name: got %.40q, want 1 to %d printable ASCII bytes", m.Name, MaxNameBytes)
+	}
 	if len(m.Launches) == 0 || len(m.Launches) > 64 {
 		return nil, fmt.Errorf("release: launches: got %d, want 1 to 64", len(m.Launches))
 	}
@@ -69,7 +72,20 @@ func ParseRelease(b []byte) (*Release, error) {
 	return &m, nil
 }
 
+// isLabel reports whether s is safe to show to people: printable ASCII, and short.
+func isLabel(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return len(s) <= MaxNameBytes
+}
+
 func (l *Launch) check() error {
+	if !isLabel(l.Shape) {
+		return fmt.Errorf("shape: got %.40q, want at most %d printable ASCII bytes", l.Shape, MaxNameBytes)
+	}
 	switch l.TEE {
 	case TDX:
 		if len(l.MRTD) != 48 || len(l.RTMR) != 4 || len(l.Measurement) != 0 {
@@ -85,7 +101,7 @@ func (l *Launch) check() error {
 			return fmt.Errorf("snp: got measurement of %d bytes, want 48", len(l.Measurement))
 		}
 	default:
-		return fmt.Errorf("tee: got %q, want %q or %q", l.TEE, TDX, SNP)
+		return fmt.Errorf("tee: got %.20q, want %q or %q", l.TEE, TDX, SNP)
 	}
 	return nil
 }

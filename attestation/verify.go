@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"cocoon/attestation/internal/testtrust"
@@ -66,6 +67,11 @@ func NewVerifier(c Config) (*Verifier, error) {
 	if _, err := Combine(c.Policy); err != nil {
 		return nil, err
 	}
+	if c.Policy != nil { // later changes to the caller's are the caller's
+		p := c.Policy.clone()
+		c.Policy = &p
+	}
+	c.CPU = slices.Clone(c.CPU)
 	return &Verifier{c}, nil
 }
 
@@ -186,24 +192,40 @@ func (v *Verified) Current(now time.Time) error {
 }
 
 // Verify makes every check on a bundle and returns what it found. It never
-// fails otherwise: evidence that cannot be read is not authentic.
+// fails otherwise: evidence that cannot be read is not authentic. It works on a
+// copy, so that what was verified is what the caller's bundle held at the call.
 func (v *Verifier) Verify(b *Bundle, e Expect) *Result {
 	if b == nil {
-		return &Result{Verdict: NotAuthentic, Checks: []Check{{Name: "keyset.parse", Outcome: Fail, Reason: "no bundle"}}}
+		return unreadable("keyset.parse", errors.New("no bundle"))
 	}
-	j := &job{v: v, b: b, e: e, now: e.Now}
+	raw := b.Encode()
+	own, err := ParseBundle(raw)
+	if err != nil {
+		return unreadable("keyset.parse", err)
+	}
+	j := &job{v: v, b: own, e: e, now: e.Now}
 	j.run()
-	return j.result(true)
+	return j.result(sha256.Sum256(raw))
+}
+
+// unreadable is the result of evidence that no check could be made on.
+func unreadable(name string, err error) *Result {
+	var r Report
+	r.Error(name, err)
+	return &Result{Verdict: NotAuthentic, Checks: r.Checks()}
 }
 
 // VerifyCPUEvidence makes the checks on one quote or report alone. Its result
 // is never complete: it says nothing about whose evidence this is.
 func (v *Verifier) VerifyCPUEvidence(ev *CPUEvidence, now time.Time) *Result {
-	j := &job{v: v, b: &Bundle{CPU: *ev}, e: Expect{Now: now}, now: now}
+	if ev == nil || ev.TEE != TDX && ev.TEE != SNP {
+		return unreadable("assurance.allowed", errors.New("no evidence of a known technology"))
+	}
+	j := &job{v: v, b: &Bundle{CPU: *ev}, e: Expect{Now: now}, now: now, alone: true}
 	j.policy, _ = Combine(v.cfg.Policy)
 	j.cpu()
 	j.assurance()
-	return j.result(false)
+	return j.result([32]byte{})
 }
 
 // job is one verification in progress.
@@ -211,6 +233,7 @@ type job struct {
 	v        *Verifier
 	b        *Bundle
 	e        Expect
+	alone    bool      // CPU evidence alone: nothing else was asked
 	now      time.Time // max(clock, newest proven block time)
 	beacon   time.Time // when the beacon was made; zero until it is proven
 	r        Report
@@ -350,7 +373,14 @@ func (j *job) keysetChecks() {
 func (j *job) cpu() {
 	for _, c := range j.v.cfg.CPU {
 		if c != nil && c.TEE() == j.b.CPU.TEE && j.policy.Valid() {
-			j.claims = c.VerifyCPU(&j.b.CPU, j.policy.Policy(), j.now, &j.r)
+			var r Report
+			j.claims = c.VerifyCPU(&j.b.CPU, j.policy.Policy(), j.now, &r)
+			for _, made := range r.checks {
+				if n := info(made.Name); n != nil && n.TEE != c.TEE() { // not its question
+					made = Check{Name: made.Name, Outcome: Fail, Reason: fmt.Sprintf("answered by the %s verifier", c.TEE())}
+				}
+				j.r.add(made)
+			}
 			j.until(j.claims.ValidUntil)
 			if len(j.claims.PlatformKey) > 0 { // else it stays zero, which no record and no policy allows
 				j.platform = PlatformID(j.claims.Product, j.claims.PlatformKey)
@@ -371,30 +401,21 @@ func (j *job) assurance() {
 	j.r.Expect("assurance.allowed", ok, fmt.Sprintf("%q", got), fmt.Sprintf("%q", AssuranceHardware))
 }
 
-func (j *job) result(bundle bool) *Result {
+// result draws the verdict from what was recorded, never from what was not.
+func (j *job) result(bundle [32]byte) *Result {
 	res := &Result{
-		Verdict: Accepted, Complete: bundle, Assurance: j.claims.Assurance, Checks: j.r.Checks(),
+		Verdict: Accepted, Complete: !j.alone, Assurance: j.claims.Assurance, Checks: j.r.Checks(),
 		TEE: j.b.CPU.TEE, Product: j.claims.Product, TCBStatus: j.claims.TCBStatus, Advisory: j.claims.Advisories,
-		Platform: Digest(j.platform), Expires: j.expires,
+		Platform: Digest(j.platform), Bundle: Digest(bundle), Expires: j.expires,
 	}
 	for _, n := range names {
 		if n.TEE != "" && n.TEE != j.b.CPU.TEE || j.r.Passed(n.Name) {
 			continue
 		}
-		if !bundle && n.TEE == "" && n.Name != "assurance.allowed" {
-			res.Complete = false // asked about a quote alone
+		if j.alone && n.TEE == "" && n.Name != "assurance.allowed" {
 			continue
 		}
-		outcome := Skip
-		recorded := false
-		for _, c := range res.Checks {
-			if c.Name == n.Name {
-				recorded = true
-				if c.Outcome == Fail {
-					outcome = Fail
-				}
-			}
-		}
+		outcome, recorded := j.r.worst(n.Name)
 		if !recorded {
 			res.Checks = append(res.Checks, Check{Name: n.Name, Reason: "not made: an earlier check failed"})
 		}
@@ -407,16 +428,22 @@ func (j *job) result(bundle bool) *Result {
 			res.Verdict = NotAcceptable
 		}
 	}
-	if b := j.b.CPU.TEE; b != TDX && b != SNP {
-		res.Verdict = NotAuthentic
+	for _, c := range res.Checks {
+		if c.Outcome != Pass && info(c.Name) == nil && res.Verdict == Accepted {
+			res.Verdict = NotAcceptable // a name that nothing here knows is no reason to look away
+		}
 	}
-	if !bundle {
+	if j.alone || res.Verdict != Accepted {
 		return res
 	}
-	res.Bundle = Digest(j.b.Digest())
-	if res.Verdict == Accepted && res.Complete && j.keyset != nil && j.config != nil && j.release != nil && j.policy.Valid() && !j.claims.ValidUntil.IsZero() && j.now.Before(j.expires) {
+	if j.claims.ValidUntil.IsZero() || !j.now.Before(j.expires) {
+		res.Verdict = NotAcceptable
+		res.Checks = append(res.Checks, Check{Name: "keyset.current", Outcome: Fail, Reason: "what the evidence rests on has run out, or says no time"})
+		return res
+	}
+	if res.Complete && j.keyset != nil && j.config != nil && j.release != nil && j.policy.Valid() {
 		res.verified = &Verified{
-			ok: true, keyset: j.keyset, raw: j.b.Keyset, digest: sha256.Sum256(j.b.Keyset), bundle: res.Bundle,
+			ok: true, keyset: j.keyset, raw: j.b.Keyset, digest: sha256.Sum256(j.b.Keyset), bundle: bundle,
 			config: j.config, release: j.release, assurance: j.claims.Assurance, platform: j.platform, expires: j.expires,
 			behind: j.now.Sub(j.e.Now),
 		}
