@@ -123,9 +123,11 @@ func (e *envelope) verify(key [32]byte) error {
 // any encoding other than the one SignReceipt writes.
 func ParseReceipt(raw []byte) (Receipt, error) {
 	_, r, err := parseReceipt(raw)
+	r.Checkpoint = bytes.Clone(r.Checkpoint)
 	return r, err
 }
 
+// parseReceipt returns parts of raw.
 func parseReceipt(raw []byte) (envelope, Receipt, error) {
 	e, err := openEnvelope(raw)
 	if err != nil {
@@ -151,6 +153,7 @@ func VerifyReceipt(raw []byte, key [32]byte) (Receipt, error) {
 	if err := e.verify(key); err != nil {
 		return Receipt{}, err
 	}
+	r.Checkpoint = bytes.Clone(r.Checkpoint)
 	return r, nil
 }
 

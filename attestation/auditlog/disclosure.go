@@ -2,6 +2,7 @@ package auditlog
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,11 +14,19 @@ import (
 	"cocoon/attestation/canonical"
 )
 
-// A disclosure file begins with this line. Records follow, each a u32
-// big-endian length and canonical CBOR: a section, its receipts in the order
-// of their indices, further sections, vouchers; and an end record, so that a
-// cut file is no file. A new kind of record is a new first line.
+// A disclosure file begins with this line. Records follow, each a kind, a u32
+// big-endian length and that many bytes: a section, its receipts in the order
+// of their indices, further sections, vouchers; and an end, so that a cut file
+// is no file. A new kind of record is a new first line.
 const disclosureMagic = "cocoon/disclosure/v1\n"
+
+// Kinds of records.
+const (
+	recordSection = 's' // canonical CBOR of a Section
+	recordReceipt = 'r' // 32 bytes of blinding key after a byte 1, or a byte 0; then the COSE_Sign1
+	recordVoucher = 'v' // channel, signed voucher
+	recordEnd     = 'e' // u64: how many receipts came before
+)
 
 // Bounds of a disclosure's records.
 const (
@@ -25,20 +34,6 @@ const (
 	maxVoucherBytes = 512
 	maxSections     = 1 << 20
 )
-
-// record is any line of a disclosure; exactly the fields of its type are set.
-type record struct {
-	Type     string      `cbor:"type"`     // "section", "receipt", "voucher" or "end"
-	Section  *Section    `cbor:"section"`  // of a section
-	Receipt  *Disclosed  `cbor:"receipt"`  // of a receipt
-	Voucher  *voucherRec `cbor:"voucher"`  // of a voucher
-	Receipts uint64      `cbor:"receipts"` // of the end: how many receipts came before
-}
-
-type voucherRec struct {
-	Channel attestation.Address `cbor:"channel"`
-	Raw     []byte              `cbor:"raw"`
-}
 
 // DisclosureWriter writes a disclosure: what a client exports from its ledger
 // for an auditor. The file holds no prompt and no answer; with a blinding key
@@ -57,22 +52,17 @@ func NewDisclosureWriter(w io.Writer) (*DisclosureWriter, error) {
 	return &DisclosureWriter{w: w}, nil
 }
 
-func (d *DisclosureWriter) put(r record) error {
-	b, err := canonical.Marshal(r)
-	if err != nil {
-		return err
-	}
-	if len(b) > maxRecordBytes {
-		return fmt.Errorf("disclosure: %s: got %d bytes, want at most %d", r.Type, len(b), maxRecordBytes)
-	}
-	_, err = d.w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
+func (d *DisclosureWriter) put(kind byte, parts ...[]byte) error {
+	body := bytes.Join(parts, nil)
+	b := binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(body)))
+	_, err := d.w.Write(append(b, body...))
 	return err
 }
 
 // Section begins a section.
 func (d *DisclosureWriter) Section(s Section) error {
 	d.section = true
-	return d.put(record{Type: "section", Section: &s})
+	return d.put(recordSection, canonical.MustMarshal(s))
 }
 
 // Receipt adds the next receipt of the section.
@@ -87,7 +77,7 @@ func (d *DisclosureWriter) Receipt(r Disclosed) error {
 		return err
 	}
 	d.receipts++
-	return d.put(record{Type: "receipt", Receipt: &r})
+	return d.put(recordReceipt, []byte{byte(len(r.BlindingKey) / 32)}, r.BlindingKey, r.COSE)
 }
 
 // Voucher adds a signed voucher of a channel.
@@ -95,11 +85,13 @@ func (d *DisclosureWriter) Voucher(channel attestation.Address, raw []byte) erro
 	if len(raw) == 0 || len(raw) > maxVoucherBytes {
 		return fmt.Errorf("disclosure: voucher: got %d bytes, want 1 to %d", len(raw), maxVoucherBytes)
 	}
-	return d.put(record{Type: "voucher", Voucher: &voucherRec{channel, raw}})
+	return d.put(recordVoucher, channel[:], raw)
 }
 
 // Close ends the disclosure. It does not close the writer underneath.
-func (d *DisclosureWriter) Close() error { return d.put(record{Type: "end", Receipts: d.receipts}) }
+func (d *DisclosureWriter) Close() error {
+	return d.put(recordEnd, binary.BigEndian.AppendUint64(nil, d.receipts))
+}
 
 // Disclosure is a disclosure file open for reading. It is a Discloser.
 type Disclosure struct {
@@ -133,46 +125,80 @@ func OpenDisclosure(r io.ReaderAt, size int64) (*Disclosure, error) {
 	receipts := uint64(0)
 	for {
 		at := in.offset
-		rec, err := in.next()
+		kind, body, err := in.next()
 		if err != nil {
 			return nil, err
 		}
-		if rec.Type != "receipt" && open != nil {
+		if kind != recordReceipt && open != nil {
 			d.spans[open.key()] = span{d.spans[open.key()].begin, at}
 			open = nil
 		}
-		switch rec.Type {
-		case "section":
-			s := *rec.Section
-			if _, twice := d.spans[s.key()]; twice || len(d.sections) == maxSections {
-				return nil, fmt.Errorf("disclosure: section of channel %s in log %x: twice, or more than %d", s.Channel, s.LogID, maxSections)
+		switch kind {
+		case recordSection:
+			if open, err = d.addSection(body, in.offset); err != nil {
+				return nil, err
 			}
-			open = &s
-			d.sections = append(d.sections, s)
-			d.spans[s.key()] = span{begin: in.offset}
-		case "receipt":
+		case recordReceipt:
 			if open == nil {
-				return nil, errors.New("disclosure: a receipt outside any section")
+				return nil, fmt.Errorf("disclosure: receipt at byte %d: outside any section", at)
+			}
+			if _, err := parseDisclosed(body); err != nil {
+				return nil, fmt.Errorf("disclosure: receipt at byte %d: %w", at, err)
 			}
 			receipts++
-		case "voucher":
-			v := rec.Voucher
-			if d.vouchers[v.Channel] == nil {
-				d.channels = append(d.channels, v.Channel)
+		case recordVoucher:
+			if err := d.addVoucher(body); err != nil {
+				return nil, err
 			}
-			if d.vouchers[v.Channel] = append(d.vouchers[v.Channel], v.Raw); len(d.vouchers[v.Channel]) > 1024 || len(d.channels) > maxSections {
-				return nil, errors.New("disclosure: too many vouchers")
-			}
-		case "end":
-			if rec.Receipts != receipts {
-				return nil, fmt.Errorf("disclosure: end: got %d receipts, want %d", receipts, rec.Receipts)
+		case recordEnd:
+			if len(body) != 8 || binary.BigEndian.Uint64(body) != receipts {
+				return nil, fmt.Errorf("disclosure: end: got %x, want the count of %d receipts", body, receipts)
 			}
 			if in.offset != size {
 				return nil, fmt.Errorf("disclosure: got %d bytes after the end", size-in.offset)
 			}
 			return d, nil
+		default:
+			return nil, fmt.Errorf("disclosure: record at byte %d: kind: got %q", at, kind)
 		}
 	}
+}
+
+func (d *Disclosure) addSection(body []byte, at int64) (*Section, error) {
+	var s Section
+	if err := canonical.Unmarshal("disclosure: section", body, maxRecordBytes, &s); err != nil {
+		return nil, err
+	}
+	if _, twice := d.spans[s.key()]; twice || len(d.sections) == maxSections {
+		return nil, fmt.Errorf("disclosure: section of channel %s in log %x: twice, or more than %d", s.Channel, s.LogID, maxSections)
+	}
+	d.sections = append(d.sections, s)
+	d.spans[s.key()] = span{begin: at}
+	return &s, nil
+}
+
+func (d *Disclosure) addVoucher(body []byte) error {
+	if len(body) <= len(attestation.Address{}) || len(body) > len(attestation.Address{})+maxVoucherBytes {
+		return fmt.Errorf("disclosure: voucher: got %d bytes", len(body))
+	}
+	c := attestation.Address(body[:36])
+	if d.vouchers[c] == nil {
+		d.channels = append(d.channels, c)
+	}
+	if d.vouchers[c] = append(d.vouchers[c], body[36:]); len(d.vouchers[c]) > 1024 || len(d.channels) > maxSections {
+		return errors.New("disclosure: too many vouchers")
+	}
+	return nil
+}
+
+func parseDisclosed(body []byte) (Disclosed, error) {
+	switch {
+	case len(body) > 1 && body[0] == 0:
+		return Disclosed{COSE: body[1:]}, nil
+	case len(body) > 33 && body[0] == 1:
+		return Disclosed{COSE: body[33:], BlindingKey: body[1:33]}, nil
+	}
+	return Disclosed{}, fmt.Errorf("got %d bytes, want a blinding key's flag, its 32 bytes or none, and a receipt", len(body))
 }
 
 // Sections lists the sections in the order of the file.
@@ -194,15 +220,15 @@ func (d *Disclosure) Receipts(ctx context.Context, s Section) iter.Seq2[Disclose
 		at := d.spans[s.key()]
 		in := &recordReader{r: bufio.NewReaderSize(io.NewSectionReader(d.r, at.begin, at.end-at.begin), 64<<10)}
 		for in.offset < at.end-at.begin {
-			rec, err := in.next()
+			_, body, err := in.next()
+			var r Disclosed
+			if err == nil {
+				r, err = parseDisclosed(body)
+			}
 			if err == nil {
 				err = ctx.Err()
 			}
-			if err != nil {
-				yield(Disclosed{}, err)
-				return
-			}
-			if !yield(*rec.Receipt, nil) {
+			if !yield(r, err) || err != nil {
 				return
 			}
 		}
@@ -224,52 +250,19 @@ func (r *recordReader) magic() error {
 	return nil
 }
 
-func (r *recordReader) next() (record, error) {
-	var rec record
-	var n [4]byte
-	if _, err := io.ReadFull(r.r, n[:]); err != nil {
-		return rec, fmt.Errorf("disclosure: cut off at byte %d: %w", r.offset, err)
+func (r *recordReader) next() (kind byte, body []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+		return 0, nil, fmt.Errorf("disclosure: cut off at byte %d: %w", r.offset, err)
 	}
-	size := binary.BigEndian.Uint32(n[:])
+	size := binary.BigEndian.Uint32(head[1:])
 	if size > maxRecordBytes {
-		return rec, fmt.Errorf("disclosure: record at byte %d: got %d bytes, want at most %d", r.offset, size, maxRecordBytes)
+		return 0, nil, fmt.Errorf("disclosure: record at byte %d: got %d bytes, want at most %d", r.offset, size, maxRecordBytes)
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(r.r, b); err != nil {
-		return rec, fmt.Errorf("disclosure: cut off at byte %d: %w", r.offset, err)
+	body = make([]byte, size)
+	if _, err := io.ReadFull(r.r, body); err != nil {
+		return 0, nil, fmt.Errorf("disclosure: cut off at byte %d: %w", r.offset, err)
 	}
-	if err := canonical.Unmarshal("disclosure", b, maxRecordBytes, &rec); err != nil {
-		return rec, err
-	}
-	if err := rec.check(); err != nil {
-		return rec, fmt.Errorf("disclosure: record at byte %d: %w", r.offset, err)
-	}
-	r.offset += 4 + int64(size)
-	return rec, nil
-}
-
-func (r *record) check() error {
-	want := record{Type: r.Type}
-	switch r.Type {
-	case "section":
-		want.Section = r.Section
-	case "receipt":
-		want.Receipt = r.Receipt
-		if r.Receipt != nil && len(r.Receipt.BlindingKey) != 0 && len(r.Receipt.BlindingKey) != 32 {
-			return fmt.Errorf("blinding key: got %d bytes, want 32 or none", len(r.Receipt.BlindingKey))
-		}
-	case "voucher":
-		want.Voucher = r.Voucher
-		if r.Voucher != nil && len(r.Voucher.Raw) > maxVoucherBytes {
-			return fmt.Errorf("voucher: got %d bytes, want at most %d", len(r.Voucher.Raw), maxVoucherBytes)
-		}
-	case "end":
-		want.Receipts = r.Receipts
-	default:
-		return fmt.Errorf("type: got %.20q, want section, receipt, voucher or end", r.Type)
-	}
-	if *r != want || r.Type != "end" && r.Section == nil && r.Receipt == nil && r.Voucher == nil {
-		return fmt.Errorf("type %s: its own fields, and only they, must be set", r.Type)
-	}
-	return nil
+	r.offset += 5 + int64(size)
+	return head[0], body, nil
 }

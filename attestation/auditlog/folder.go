@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -51,7 +52,16 @@ func readIn(ctx context.Context, root *os.Root, path string, max int) ([]byte, e
 		return nil, err
 	}
 	defer file.Close()
-	b, err := io.ReadAll(io.LimitReader(file, int64(max)+1))
+	// Most files are small, and two system calls read them.
+	b := make([]byte, min(max+1, 8<<10))
+	n, err := io.ReadFull(file, b)
+	if b = bytes.Clone(b[:n]); err == nil {
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(file, int64(max)+1-int64(n)))
+		b = append(b, rest...)
+	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,42 @@ func (t *HeadTree) Head(logID, base [32]byte, count uint64) ([32]byte, error) {
 	return Head(logID, base, count, root), nil
 }
 
+// frontier is the right edge of an RFC 6962 tree: enough to append and to know
+// the root, in 2 KiB. HeadTree is for those who ask about earlier counts.
+type frontier struct {
+	size  uint64
+	nodes [64]Hash // nodes[l] is the perfect subtree of 2^l leaves at the edge, if size has that bit
+}
+
+func (f *frontier) append(leafHash Hash) {
+	l := 0
+	for ; f.size>>l&1 == 1; l++ {
+		leafHash = hashChildren(f.nodes[l], leafHash)
+	}
+	f.nodes[l] = leafHash
+	f.size++
+}
+
+func (f *frontier) root() Hash {
+	if f.size == 0 {
+		return sha256.Sum256(nil)
+	}
+	l := bits.TrailingZeros64(f.size)
+	root := f.nodes[l]
+	for l++; f.size>>l != 0; l++ {
+		if f.size>>l&1 == 1 {
+			root = hashChildren(f.nodes[l], root)
+		}
+	}
+	return root
+}
+
+// hashLeaf is RFC 6962's hash of a leaf. It uses and returns scratch.
+func hashLeaf(scratch, leaf []byte) (Hash, []byte) {
+	scratch = append(append(scratch[:0], rfc6962.RFC6962LeafHashPrefix), leaf...)
+	return sha256.Sum256(scratch), scratch
+}
+
 func hashChildren(l, r [32]byte) [32]byte {
 	var b [65]byte
 	b[0] = rfc6962.RFC6962NodeHashPrefix

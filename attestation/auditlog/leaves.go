@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/transparency-dev/merkle/compact"
-	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
 )
 
@@ -14,7 +12,8 @@ import (
 // recomputes the tree: it fails unless the root comes out as signed. What
 // yield saw before such a failure is void. A leaf is only valid during yield.
 func readLeaves(ctx context.Context, src Source, c Checkpoint, yield func(index uint64, leaf []byte) error) error {
-	tree := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
+	var tree frontier
+	var scratch []byte
 	for n := uint64(0); n < c.Size; n += 1 << tileHeight {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -31,22 +30,15 @@ func readLeaves(ctx context.Context, src Source, c Checkpoint, yield func(index 
 				return fmt.Errorf("%s: leaf %d: %w", tilePath(tile), n+i, err)
 			}
 			raw = rest
-			if err := tree.Append(rfc6962.DefaultHasher.HashLeaf(leaf), nil); err != nil {
-				return err
-			}
+			var h Hash
+			h, scratch = hashLeaf(scratch, leaf)
+			tree.append(h)
 			if err := yield(n+i, leaf); err != nil {
 				return err
 			}
 		}
 	}
-	root := rfc6962.DefaultHasher.EmptyRoot()
-	if c.Size > 0 {
-		var err error
-		if root, err = tree.GetRootHash(nil); err != nil {
-			return err
-		}
-	}
-	if Hash(root) != c.Root {
+	if root := tree.root(); root != c.Root {
 		return fmt.Errorf("%w: got %x at size %d, want %x", errRoot, root, c.Size, c.Root)
 	}
 	return nil

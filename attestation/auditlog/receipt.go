@@ -97,18 +97,6 @@ func (r *Receipt) check() error {
 	return nil
 }
 
-// parsePayload reads the canonical CBOR inside the COSE_Sign1.
-func parsePayload(b []byte) (Receipt, error) {
-	var r Receipt
-	if err := canonical.Unmarshal("receipt", b, MaxReceiptBytes, &r); err != nil {
-		return Receipt{}, err
-	}
-	if err := r.check(); err != nil {
-		return Receipt{}, err
-	}
-	return r, nil
-}
-
 // Equal reports whether two receipts have the same encoding.
 func (r Receipt) Equal(o Receipt) bool {
 	return bytes.Equal(canonical.MustMarshal(r), canonical.MustMarshal(o))

@@ -52,11 +52,19 @@ type ReplayConfig struct {
 // receipts, as long as receipts are logged in about the order of their
 // indices. Log leaves are read twice where receipts of the log are disclosed.
 func Replay(ctx context.Context, src Source, c ReplayConfig) (*Report, error) {
+	return replayWith(ctx, src, c, lookahead)
+}
+
+// lookahead is how many receipts of one log are in memory at a time, over all
+// its sections, as long as each has a few.
+const lookahead = 16 << 10
+
+func replayWith(ctx context.Context, src Source, c ReplayConfig, ahead int) (*Report, error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	r := &replay{ctx: ctx, src: src, cfg: c, reporter: newReporter(), channels: make(map[attestation.Address]*channel), jobs: make(chan *chunk)}
+	r := &replay{ctx: ctx, src: src, cfg: c, reporter: newReporter(), channels: make(map[attestation.Address]*channel), jobs: make(chan *chunk), ahead: ahead}
 	defer r.running.Wait() // nothing reads the source after the return
 	defer stop()
 	for range c.Workers {
@@ -81,6 +89,7 @@ type replay struct {
 	logs     []*logState
 	jobs     chan *chunk
 	running  sync.WaitGroup
+	ahead    int
 }
 
 func (r *replay) run() error {

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"time"
-
-	"github.com/transparency-dev/merkle/rfc6962"
 )
 
 // sealGrace is how long after not_after an HPKE key still opens jobs (DESIGN section 4).
@@ -62,7 +60,9 @@ func (r *replay) work() {
 		case c := <-r.jobs:
 			c.out = make([]checked, len(c.in))
 			var last *named
+			var scratch []byte
 			for i, it := range c.in {
+				c.out[i].leafHash, scratch = hashLeaf(scratch, it.cose)
 				last = r.check(c, it, last, &c.out[i])
 			}
 			c.in = nil
@@ -74,7 +74,7 @@ func (r *replay) work() {
 // check makes every check on one receipt that needs no other receipt. It
 // returns the checkpoint to try first on the next one.
 func (r *replay) check(ch *chunk, it item, last *named, c *checked) *named {
-	c.digest, c.leafHash, c.conflict = sha256.Sum256(it.cose), Hash(rfc6962.DefaultHasher.HashLeaf(it.cose)), it.conflict
+	c.digest, c.conflict = sha256.Sum256(it.cose), it.conflict
 	e, rec, err := parseReceipt(it.cose)
 	if err != nil {
 		c.failed("receipt.parse", err)

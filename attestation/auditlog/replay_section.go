@@ -6,14 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-
-	"github.com/transparency-dev/merkle/compact"
-	"github.com/transparency-dev/merkle/rfc6962"
 )
-
-// lookahead is how many receipts of one log are in memory at a time, over all
-// its sections, as long as each has a few.
-const lookahead = 16 << 10
 
 // section is a (channel, log id) and everybody who shows its receipts.
 type section struct {
@@ -35,7 +28,7 @@ type cursor struct {
 	unmatched int         // receipts read whose leaf has not come by
 	next      uint64      // the index that comes next
 	gap       bool        // receipts are missing: heads can no longer be recomputed
-	tree      *compact.Range
+	tree      frontier
 	covered   uint64 // size of the newest sound checkpoint that was named
 }
 
@@ -62,14 +55,14 @@ type sectionReplay struct {
 // replaySections checks every receipt disclosed of a log.
 func (r *replay) replaySections(l *logState, sections []*section) {
 	s := &sectionReplay{replay: r, log: l, pending: make(map[Hash]*pendingReceipt)}
-	share := max(lookahead/max(len(sections), 1), 32)
+	share := max(r.ahead/max(len(sections), 1), 32)
 	s.window = share / 2
 	size := max(min(share/8, 256), 4)
 	for _, sec := range sections {
-		c := &cursor{sec: sec, chunks: make(chan *chunk, max(share/2/size, 1)), tree: (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)}
+		c := &cursor{sec: sec, chunks: make(chan *chunk, max(share/2/size, 1))}
 		s.cursors = append(s.cursors, c)
 		r.running.Go(func() { r.read(l, c, size) })
-		s.head(c, 0)
+		s.head(c)
 	}
 	if len(sections) > 0 {
 		s.match()
@@ -133,20 +126,18 @@ func (s *sectionReplay) pass() {
 func (s *sectionReplay) logged(p *pendingReceipt, leaf uint64) {
 	s.found++
 	p.cur.unmatched--
-	f := s.about(p.cur, p.index)
-	if k := p.keyset; k != nil {
-		if k.leaf > leaf {
-			f := f
-			f.Name, f.Got, f.Want = "receipt.keyset", fmt.Sprintf("keyset at leaf %d", k.leaf), fmt.Sprintf("before the receipt's leaf %d", leaf)
-			s.void(p, f)
-		}
-		if k.closed != 0 && k.closed < leaf {
-			f := f
-			f.Name, f.Got, f.Want = "receipt.void", fmt.Sprintf("leaf %d", leaf), fmt.Sprintf("before epoch %d closed at leaf %d", k.Epoch, k.closed)
-			s.void(p, f)
-		}
+	if k := p.keyset; k != nil && k.leaf > leaf {
+		f := s.about(p.cur, p.index)
+		f.Name, f.Got, f.Want = "receipt.keyset", fmt.Sprintf("keyset at leaf %d", k.leaf), fmt.Sprintf("before the receipt's leaf %d", leaf)
+		s.void(p, f)
+	}
+	if k := p.keyset; k != nil && k.closed != 0 && k.closed < leaf {
+		f := s.about(p.cur, p.index)
+		f.Name, f.Got, f.Want = "receipt.void", fmt.Sprintf("leaf %d", leaf), fmt.Sprintf("before epoch %d closed at leaf %d", k.Epoch, k.closed)
+		s.void(p, f)
 	}
 	if p.named > leaf {
+		f := s.about(p.cur, p.index)
 		f.Name, f.Got, f.Want = "receipt.checkpoint", fmt.Sprintf("size %d", p.named), fmt.Sprintf("at most %d, the receipt's own leaf", leaf)
 		s.find(f)
 	}
@@ -219,30 +210,19 @@ func (s *sectionReplay) take(c *cursor, r *checked) {
 		index = r.index
 		s.index(c, r.index)
 	}
-	f := s.about(c, index)
-	for _, fault := range r.faults {
-		fault.Log, fault.Channel, fault.Subject = f.Log, f.Channel, f.Subject
-		s.find(fault)
-	}
-	if r.conflict {
-		f := f
-		f.Name, f.Reason = "receipt.conflict", "disclosures show different receipts at this index"
-		s.find(f)
-	}
+	s.report(c, index, r)
 	p := &pendingReceipt{cur: c, digest: r.digest, index: index, keyset: r.keyset}
 	if r.named != nil {
 		p.named = r.named.Size
-		if s.checkpoint(s.log, r.named.Checkpoint, r.named.raw, f) {
+		if s.agrees(c, index, r.named) {
 			c.covered = max(c.covered, p.named)
 		}
 	}
 	if len(r.faults) == 0 {
-		p.cost = r.cost
 		if sum := add(ch.sums.Settled, r.cost); sum-ch.sums.Settled == r.cost {
-			ch.sums.Settled = sum
+			ch.sums.Settled, p.cost = sum, r.cost
 		} else {
-			p.cost = 0
-			f := f
+			f := s.about(c, index)
 			f.Name, f.Got, f.Want = "receipt.cost", fmt.Sprint(r.cost), "a sum that fits 64 bits"
 			s.find(f)
 		}
@@ -252,21 +232,40 @@ func (s *sectionReplay) take(c *cursor, r *checked) {
 	}
 	c.next = index + 1
 	if !c.gap {
-		if err := c.tree.Append(r.leafHash[:], nil); err != nil {
-			f.Name, f.Reason = "receipt.index", err.Error()
-			s.find(f)
-			c.gap = true
-			return
-		}
-		s.head(c, c.tree.End())
+		c.tree.append(r.leafHash)
+		s.head(c)
 	}
 	if s.pending[r.digest] != nil {
+		f := s.about(c, index)
 		f.Name, f.Reason = "receipt.duplicate", "the same receipt is disclosed twice"
 		s.void(p, f)
 		return
 	}
 	s.pending[r.digest] = p
 	c.unmatched++
+}
+
+// report passes on what was found out about a receipt by itself.
+func (s *sectionReplay) report(c *cursor, index uint64, r *checked) {
+	if r.conflict {
+		f := s.about(c, index)
+		f.Name, f.Reason = "receipt.conflict", "disclosures show different receipts at this index"
+		s.find(f)
+	}
+	for _, fault := range r.faults {
+		f := s.about(c, index)
+		f.Name, f.Got, f.Want, f.Reason = fault.Name, fault.Got, fault.Want, fault.Reason
+		s.find(f)
+	}
+}
+
+// agrees compares the checkpoint that a receipt names with the log. Receipts
+// come by in the order of time, so most name the one that was asked about last.
+func (s *sectionReplay) agrees(c *cursor, index uint64, n *named) bool {
+	if root, ok := s.log.roots[n.Size]; ok && root == n.Root {
+		return true
+	}
+	return s.checkpoint(s.log, n.Checkpoint, n.raw, s.about(c, index))
 }
 
 // index checks that indices count up from 0. Receipts that are left out are a
@@ -287,20 +286,13 @@ func (s *sectionReplay) index(c *cursor, index uint64) {
 	c.gap = true
 }
 
-// head recomputes receipts_head at a count and asks whether anybody redeemed it.
-func (s *sectionReplay) head(c *cursor, count uint64) {
+// head recomputes receipts_head at this count and asks whether anybody redeemed it.
+func (s *sectionReplay) head(c *cursor) {
 	if c.gap || !c.sec.ch.watches() {
 		return
 	}
-	root := rfc6962.DefaultHasher.EmptyRoot()
-	if count > 0 {
-		var err error
-		if root, err = c.tree.GetRootHash(nil); err != nil {
-			c.gap = true
-			return
-		}
-	}
-	s.replay.head(s.log, c.sec.ch, Head(s.log.id, c.sec.Base, count, Hash(root)), c.covered, c.sec.ch.sums.Settled)
+	head := Head(s.log.id, c.sec.Base, c.tree.size, c.tree.root())
+	s.replay.head(s.log, c.sec.ch, head, c.covered, c.sec.ch.sums.Settled)
 }
 
 // read feeds a section's receipts to the goroutines that verify, in chunks.

@@ -35,8 +35,8 @@ type Section struct {
 
 // Disclosed is one receipt and, from a client, the key that blinds its commitments.
 type Disclosed struct {
-	COSE        []byte `cbor:"cose"`
-	BlindingKey []byte `cbor:"blinding_key"` // 32 bytes, or none
+	COSE        []byte
+	BlindingKey []byte // 32 bytes, or none
 }
 
 // Discloser is somebody who shows receipts: a client from its ledger, or a

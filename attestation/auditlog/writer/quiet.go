@@ -43,6 +43,10 @@ func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("log writer: %w", err)
 	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := errors.Join(syncDir(parent), syncDir(filepath.Dir(parent))); err != nil { // the folders' own names must last, too
+		return nil, fmt.Errorf("log writer: %w", err)
+	}
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("log writer: %w", err)
@@ -55,4 +59,12 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("log writer: lock %s: %w", dir, err)
 	}
 	return f, nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
