@@ -110,6 +110,13 @@ func narrow(p, q Policy) Policy {
 		}
 	}
 	p.SNP.MinTCB = tcb
+	mitigations := make(map[string]uint64, len(p.SNP.MinMitigations))
+	for _, m := range []map[string]uint64{p.SNP.MinMitigations, q.SNP.MinMitigations} {
+		for k, v := range m {
+			mitigations[k] |= v
+		}
+	}
+	p.SNP.MinMitigations = mitigations
 	models := make(map[string]string, len(p.Models)+len(q.Models))
 	for _, m := range []map[string]string{p.Models, q.Models} {
 		for name, root := range m {
@@ -153,7 +160,7 @@ func youngest(a, b Duration) Duration {
 func (p Policy) clone() Policy {
 	p.Releases, p.Rebuilders = slices.Clone(p.Releases), slices.Clone(p.Rebuilders)
 	p.Platforms, p.BannedPlatforms = slices.Clone(p.Platforms), slices.Clone(p.BannedPlatforms)
-	p.Models, p.SNP.MinTCB = maps.Clone(p.Models), maps.Clone(p.SNP.MinTCB)
+	p.Models, p.SNP.MinTCB, p.SNP.MinMitigations = maps.Clone(p.Models), maps.Clone(p.SNP.MinTCB), maps.Clone(p.SNP.MinMitigations)
 	p.TDX.TCBStatuses, p.SNP.Products = slices.Clone(p.TDX.TCBStatuses), slices.Clone(p.SNP.Products)
 	if p.SNP.AllowSMT != nil {
 		smt := *p.SNP.AllowSMT

@@ -3,6 +3,7 @@ package attestation
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -85,9 +86,12 @@ type SNPTCB struct {
 
 // SNPPolicy is the part of a policy about AMD SEV-SNP.
 type SNPPolicy struct {
-	Products []string          `toml:"products" json:"products,omitzero"`              // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
-	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"`     // by processor: those and "Bergamo" (also Siena)
-	AllowSMT *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"` // absent: allowed
+	Products []string          `toml:"products" json:"products,omitzero"`          // "Genoa" (also Bergamo, Siena), "Turin", "Milan"
+	MinTCB   map[string]SNPTCB `toml:"min_tcb,omitempty" json:"min_tcb,omitempty"` // by processor: those and "Bergamo" (also Siena)
+	// MinMitigations are bits that both mitigation vectors of a report must hold, by
+	// processor as above. Reports before version 5 have none.
+	MinMitigations map[string]uint64 `toml:"min_mitigations,omitempty" json:"min_mitigations,omitempty"`
+	AllowSMT       *bool             `toml:"allow_smt,omitempty" json:"allow_smt,omitempty"` // absent: allowed
 }
 
 // MaxPolicyBytes bounds a policy file.
@@ -98,13 +102,29 @@ func ParsePolicy(b []byte) (*Policy, error) {
 	if len(b) > MaxPolicyBytes {
 		return nil, fmt.Errorf("policy: size: got %d bytes, want at most %d", len(b), MaxPolicyBytes)
 	}
+	if err := checkShape(string(b)); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
 	var p Policy
 	md, err := toml.Decode(string(b), &p)
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	if un := md.Undecoded(); len(un) > 0 {
-		return nil, fmt.Errorf("policy: unknown key %q", un[0].String())
+		return nil, fmt.Errorf("policy: unknown key %.80q", un[0].String())
+	}
+	for _, k := range md.Keys() { // the decoder reads any case: then one field could be written twice
+		if !exactCase(k) {
+			return nil, fmt.Errorf("policy: unknown key %.80q, want it in lower case", k.String())
+		}
+	}
+	if p.ReleaseFloor > math.MaxInt64 { // the decoder wraps negative numbers
+		return nil, fmt.Errorf("policy: release_floor: got %d, want 0 or more", int64(p.ReleaseFloor))
+	}
+	for cpu, bits := range p.SNP.MinMitigations {
+		if bits > math.MaxInt64 {
+			return nil, fmt.Errorf("policy: snp.min_mitigations: %.40q: got %d, want 0 or more", cpu, int64(bits))
+		}
 	}
 	if slices.Contains(p.TDX.TCBStatuses, "Revoked") {
 		return nil, fmt.Errorf("policy: tdx.tcb_statuses: Revoked can never be allowed")
@@ -130,6 +150,19 @@ func (p *Policy) check() error {
 			return fmt.Errorf("policy: snp.products: got %.40q, want one of %v", s, snpProducts)
 		}
 	}
+	for cpu := range p.SNP.MinTCB {
+		if !slices.Contains(snpProcessors, cpu) {
+			return fmt.Errorf("policy: snp.min_tcb: got %.40q, want one of %v", cpu, snpProcessors)
+		}
+	}
+	for cpu := range p.SNP.MinMitigations {
+		if !slices.Contains(snpProcessors, cpu) {
+			return fmt.Errorf("policy: snp.min_mitigations: got %.40q, want one of %v", cpu, snpProcessors)
+		}
+	}
+	if slices.Contains(p.Rebuilders, Digest{}) {
+		return fmt.Errorf("policy: rebuilders: got a key of zeros, which anybody can sign for")
+	}
 	for name, root := range p.Models {
 		if err := CheckModelName(name); err != nil {
 			return fmt.Errorf("policy: models: %w", err)
@@ -142,8 +175,9 @@ func (p *Policy) check() error {
 }
 
 var (
-	tcbStatuses = []string{"UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"}
-	snpProducts = []string{"Genoa", "Turin", "Milan"}
+	tcbStatuses   = []string{"UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded", "OutOfDate", "OutOfDateConfigurationNeeded"}
+	snpProducts   = []string{"Genoa", "Turin", "Milan"}
+	snpProcessors = []string{"Genoa", "Bergamo", "Turin", "Milan"}
 )
 
 // Default is the strict built-in policy. It names no releases or roots, so by
