@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -17,9 +16,10 @@ import (
 const verifyExample = "cocoon verify --bundle bundle.cbor --ton-config global.config.json --registry 0:HEX --explain"
 
 func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	fs := flags("verify", "--bundle FILE [flags]", verifyExample, stderr)
+	fs := flags("verify", "--bundle FILE | --tdx QUOTE --collateral FILE | --snp REPORT --vcek PEM --ask PEM [flags]", verifyExample, stderr)
 	var (
 		bundle   = fs.String("bundle", "", "the evidence bundle's `file`, as GET /v1/attestation and the log hold it")
+		quote    quoteFlags
 		policy   = fs.String("policy", "", "a TOML policy `file`")
 		at       = fs.String("at", "", "verify as of this `time` (RFC 3339) instead of now")
 		nonce    = fs.String("nonce", "", "the nonce that was sent with Attest, in `hex`; the quote must be over it")
@@ -30,11 +30,15 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		explain  = fs.Bool("explain", false, "print every check with what its PASS proves")
 		asJSON   = fs.Bool("json", false, "print the result as JSON")
 	)
+	quote.register(fs)
 	if err := parse(fs, args); err != nil {
 		return err
 	}
+	if n := quote.count(*bundle); n != 1 {
+		return usageError(fmt.Errorf("--bundle, --tdx, --snp: got %d of them, want one", n), verifyExample)
+	}
 	if *bundle == "" {
-		return usageError(errors.New("--bundle is required"), verifyExample)
+		return verifyQuote(quote, *at, *policy, *roots, *explain, *asJSON, stdout)
 	}
 	raw, err := readFile("bundle", *bundle, attestation.MaxBundleBytes)
 	if err != nil {
@@ -48,35 +52,46 @@ func runVerify(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if err != nil {
 		return err
 	}
-	cfg := attestation.Config{}
-	if chain != nil {
-		cfg.Chain = chain
-	}
-	if cfg.Policy, err = readPolicy(*policy); err != nil {
-		return err
-	}
-	if *roots != "" {
-		cfg.CPU, err = testVerifiers(*roots)
-	} else {
-		cfg.CPU, err = vendorVerifiers()
-	}
-	if err != nil {
-		return err
-	}
-	v, err := attestation.NewVerifier(cfg)
+	v, err := newVerifier(*policy, *roots, chain)
 	if err != nil {
 		return err
 	}
 	return printResult(v.Verify(b, expect), *explain, *asJSON, stdout)
 }
 
+// newVerifier verifies under the vendors' roots, or software roots for showing.
+func newVerifier(policy, testRoots string, chain attestation.ChainVerifier) (*attestation.Verifier, error) {
+	cfg := attestation.Config{Chain: chain}
+	var err error
+	if cfg.Policy, err = readPolicy(policy); err != nil {
+		return nil, err
+	}
+	if testRoots != "" {
+		cfg.CPU, err = testVerifiers(testRoots)
+	} else {
+		cfg.CPU, err = vendorVerifiers()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return attestation.NewVerifier(cfg)
+}
+
+func parseAt(at string) (time.Time, error) {
+	if at == "" {
+		return time.Now(), nil
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		return t, usageError(fmt.Errorf("--at: got %q, want a time such as 2026-06-25T00:00:00Z", at), "")
+	}
+	return t, nil
+}
+
 // gather gathers what the bundle is compared with.
 func gather(ctx context.Context, at, nonce, worker, config, registry string) (e attestation.Expect, chain attestation.ChainVerifier, err error) {
-	e.Now = time.Now()
-	if at != "" {
-		if e.Now, err = time.Parse(time.RFC3339, at); err != nil {
-			return e, nil, usageError(fmt.Errorf("--at: got %q, want a time such as 2026-06-25T00:00:00Z", at), "")
-		}
+	if e.Now, err = parseAt(at); err != nil {
+		return e, nil, err
 	}
 	if nonce != "" {
 		n, err := hex.DecodeString(nonce)
