@@ -50,6 +50,9 @@ type Config struct {
 	Rand     io.Reader
 }
 
+// spareJobs is how many jobs a session keeps prepared.
+const spareJobs = 4
+
 // Time limits. They bound a peer that says nothing, and no answer.
 const (
 	connectTimeout = 20 * time.Second

@@ -34,6 +34,7 @@ type Session struct {
 	signer *ledger.Signer // nil before Fund
 	base   []byte         // the voucher that the worker counts as spent at its boot
 	live   int            // open jobs
+	spare  [][16]byte     // ids of jobs that are prepared
 	retire bool           // close when the last job ends
 	proven time.Time      // when the channel's state was last asked for
 }
@@ -72,6 +73,7 @@ func (s *Session) attest(ctx context.Context, workerID attestation.Address) erro
 	if s.sealed, err = channel.Open(s.verified, hand, s.cfg.Now()); err != nil {
 		return &NotVerifiedError{s.WorkerID(), s.result, s.bundle, err}
 	}
+	s.prepare()
 	// Receipts hang from the keyset, so it is kept before any job is sealed to it.
 	return s.cfg.Ledger.AddKeyset(s.verified.KeysetDigest(), s.verified.KeysetBytes())
 }

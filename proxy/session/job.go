@@ -98,16 +98,16 @@ func (s *Session) Start(ctx context.Context, r *Request) (*Job, error) {
 }
 
 func (j *Job) start(ctx context.Context, r *Request, idle bool) error {
-	if _, more, err := j.signer.Held(j.s.logID); err != nil {
-		return err
-	} else if more && idle {
+	_, more, err := j.signer.Held(j.s.logID)
+	if err == nil && more && idle {
 		// Receipts are missing that no open job will bring.
-		if err := j.s.reconcile(ctx, j.signer); err != nil {
-			return err
-		}
+		err = j.s.reconcile(ctx, j.signer)
 	}
-	if _, err := io.ReadFull(j.s.cfg.Rand, j.id[:]); err != nil {
-		return fmt.Errorf("job id: %w", err)
+	if err != nil {
+		return err
+	}
+	if j.id, err = j.s.takeID(); err != nil {
+		return err
 	}
 	j.blind = j.s.cfg.Ledger.BlindingKey(j.id)
 	j.answer = auditlog.NewCommitment(j.blind)
@@ -221,5 +221,41 @@ func (j *Job) Close() {
 	}
 	j.background.Wait()
 	j.signer.Release(j.id)
+	j.s.prepare()
 	j.s.leave()
+}
+
+// takeID is the id of a new job, prepared if there is one.
+func (s *Session) takeID() (id [16]byte, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.spare); n > 0 {
+		id, s.spare = s.spare[n-1], s.spare[:n-1]
+		return id, nil
+	}
+	return s.newID()
+}
+
+func (s *Session) newID() (id [16]byte, err error) {
+	if _, err := io.ReadFull(s.cfg.Rand, id[:]); err != nil {
+		return id, fmt.Errorf("job id: %w", err)
+	}
+	return id, nil
+}
+
+// prepare does the costly part of a later job's opening while nobody waits.
+func (s *Session) prepare() {
+	s.mu.Lock()
+	enough := len(s.spare) >= spareJobs || s.retire
+	s.mu.Unlock()
+	if enough {
+		return
+	}
+	id, err := s.newID()
+	if err != nil || s.sealed.Prepare(id) != nil {
+		return
+	}
+	s.mu.Lock()
+	s.spare = append(s.spare, id)
+	s.mu.Unlock()
 }
