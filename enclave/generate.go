@@ -113,6 +113,7 @@ func (j *job) concluded(o outcome) ending {
 	var bad *engine.RequestError
 	switch {
 	case o.err == nil && sinkErr == nil:
+		j.catchUp(u)
 		return ending{status: auditlog.StatusOK, reason: reason(o.res.FinishReason), usage: billed(u)}
 	case errors.As(sinkErr, &refusal) && refusal.Name == meter.CeilingPrompt:
 		return refused(asFault(refusal))
@@ -132,6 +133,13 @@ func (j *job) concluded(o outcome) ending {
 		end.usage = billed(u)
 	}
 	return end
+}
+
+// catchUp has the windows granted that an engine which counts in bursts reports
+// at its end. The client has seen the count, and pays for it as for any other;
+// what it does not pay is not billed.
+func (j *job) catchUp(u engine.Usage) {
+	_ = j.meter.Grant(j.ctx, min(count(u.Completion), j.sealed.Terms().CompletionCeiling))
 }
 
 // reported is the engine's count, or the last one it reported if it returned less.

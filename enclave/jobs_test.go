@@ -136,6 +136,37 @@ func TestClientPaysWindowByWindow(t *testing.T) {
 	}
 }
 
+// An engine behind HTTP learns its counts in bursts, and the last at the end.
+func TestBurstsAreBilledAsPaid(t *testing.T) {
+	w := newWorld(t).run()
+	w.engine.script(func(ctx context.Context, _ engine.Request, s engine.Sink) (engine.Result, error) {
+		if err := s.Grant(ctx, 100); err != nil {
+			return engine.Result{}, err
+		}
+		u := engine.Usage{Prompt: 10, Completion: 300}
+		return engine.Result{Usage: u, FinishReason: "length"}, s.Write([]byte("much"), u)
+	})
+	t.Run("paid", func(t *testing.T) {
+		c := w.connect(t)
+		r := c.begin(c.params(chat("x")))
+		r.until(300)
+		r.pay(c.voucher(windowCost(2)))
+		if got := r.finish(); got.Status != auditlog.StatusOK || got.Cost != 10+600 {
+			t.Errorf("receipt: got %+v", got)
+		}
+	})
+	t.Run("not paid", func(t *testing.T) {
+		c := w.connect(t)
+		r := c.begin(c.params(chat("x")))
+		r.until(300)
+		w.clock.await(5 * time.Second)
+		w.clock.advance(5 * time.Second)
+		if got := r.finish(); got.Status != auditlog.StatusOK || got.Usage.Completion != 256 || got.Cost != 10+512 {
+			t.Errorf("receipt: got %+v", got)
+		}
+	})
+}
+
 // A client that stops paying gets no token beyond what it paid for, and is
 // billed for those.
 func TestClientStopsPaying(t *testing.T) {
@@ -337,8 +368,6 @@ func TestParallelJobsShareCredit(t *testing.T) {
 	second := c.params(chat("y"))
 	second.request.Voucher = c.voucher(windowCost(1) + 100) // the first holds 6+2 and a window: this reaches no second prompt and window
 	r := c.begin(second)
-	w.clock.await(5 * time.Second)
-	w.clock.advance(5 * time.Second)
 	if got := r.finish(); got.Status != auditlog.StatusRefused || r.fault.Code != "credit.short" {
 		t.Errorf("receipt: got %+v, fault %v", got, r.fault)
 	}

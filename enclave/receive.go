@@ -60,6 +60,7 @@ func (j *job) take(f channel.Frame, done bool) (bool, error) {
 		if fault := j.credit(u.Voucher, u.LogID, u.Count); fault != nil {
 			return done, fault
 		}
+		j.meter.Buy()
 	case channel.FrameCancel:
 		return done, endCancelled
 	}

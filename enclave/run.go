@@ -163,21 +163,18 @@ func (j *job) run() ending {
 	if fault != nil {
 		return refused(fault)
 	}
+	var err error
+	j.meter, err = j.account.Begin(meter.Terms{
+		Prices: terms.Prices, Prompt: terms.PromptCeiling, Completion: terms.CompletionCeiling, Total: terms.TotalCeiling,
+	})
+	if err != nil {
+		return refused(asFault(err))
+	}
 	j.more(j.sealed.Request().Body)
 	if j.sealed.Request().BodyDone {
 		close(j.bodyDone)
 	}
 	go j.receive()
-	var err error
-	j.meter, err = j.account.Begin(j.ctx, meter.Terms{
-		Prices: terms.Prices, Prompt: terms.PromptCeiling, Completion: terms.CompletionCeiling, Total: terms.TotalCeiling,
-	})
-	if err != nil {
-		if j.ctx.Err() != nil {
-			return j.interrupted(engine.Usage{})
-		}
-		return refused(asFault(err))
-	}
 	select {
 	case <-j.bodyDone:
 	case <-j.ctx.Done():

@@ -28,49 +28,31 @@ type Job struct {
 	prompt  uint64 // tokens: the ceiling before Start, the real count after
 	cached  uint64
 	started bool
-	granted uint64 // completion tokens, whole windows
+	bought  uint64 // completion tokens, whole windows: what the client has paid for this job
+	granted uint64 // completion tokens, whole windows: what is reserved of it
 	reserve uint64 // nano
 	closed  bool
 }
 
-// Begin opens a job once credit covers its prompt ceiling and first window. The
+// Begin opens a job if credit covers its prompt ceiling and first window. The
 // windows after that are reserved by Grant. The caller must call Settle.
-//
-// If the channel's other open jobs have run ahead on the credit, their own
-// vouchers are still on the way: then Begin waits for at most CreditWait, and
-// what it needs comes before their next windows. With nothing else open it
-// refuses at once. It fails with a *Refusal or ctx's error.
-func (a *Account) Begin(ctx context.Context, t Terms) (*Job, error) {
+func (a *Account) Begin(t Terms) (*Job, error) {
 	first := min(Window, t.Completion)
 	need, err := t.check(first)
 	if err != nil {
 		return nil, err
 	}
-	j := &Job{a: a, terms: t, prompt: t.Prompt, granted: first}
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.jobs >= a.cfg.MaxJobs {
-		defer a.mu.Unlock()
 		return nil, refuse(LimitJobs, a.jobs+1, fmt.Sprintf("at most %d open on one channel", a.cfg.MaxJobs))
 	}
-	credit, want, ok := a.covers(need)
-	short := refuse(CreditShort, fmt.Sprintf("credit to %d", credit), fmt.Sprintf("%d for the prompt ceiling and first window", want))
-	if !ok && (a.jobs == 0 || want > a.limit) { // no voucher on the way can help
-		defer a.mu.Unlock()
-		return nil, short
+	if got, want, ok := a.covers(need); !ok {
+		return nil, refuse(CreditShort, fmt.Sprintf("credit to %d", got), fmt.Sprintf("%d for the prompt ceiling and first window", want))
 	}
+	j := &Job{a: a, terms: t, prompt: t.Prompt, bought: first, granted: first}
 	a.jobs++
 	j.setReserve(need)
-	changed := a.changed
-	a.mu.Unlock()
-	if ok {
-		return j, nil
-	}
-	if err := j.covered(ctx, changed, short); err != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		j.close()
-		return nil, err
-	}
 	return j, nil
 }
 
@@ -87,28 +69,6 @@ func (t Terms) check(first uint64) (uint64, error) {
 		return 0, refuse(CeilingTotal, t.Total, fmt.Sprintf("at least %d, the cost of the token ceilings", most))
 	}
 	return payout.Ceiling(t.Prompt, first, t.Prices)
-}
-
-// covered waits until credit reaches all that is spent and reserved.
-func (j *Job) covered(ctx context.Context, changed <-chan struct{}, short error) error {
-	fired, stop := j.a.cfg.Timer(CreditWait)
-	defer stop()
-	for {
-		select {
-		case <-changed:
-			j.a.mu.Lock()
-			_, _, ok := j.a.covers(0)
-			changed = j.a.changed
-			j.a.mu.Unlock()
-			if ok {
-				return nil
-			}
-		case <-fired:
-			return short
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // close gives back what the job has reserved. The caller holds mu.
@@ -165,9 +125,23 @@ func (j *Job) Start(prompt, cached uint64) error {
 
 var errClosed = errors.New("meter: job: started twice, or settled")
 
-// Grant blocks until the n-th completion token (from 1) is covered. It fails
-// with a *Refusal beyond the ceiling and after CreditWait without credit, and
-// with ctx's error.
+// Buy adds a window that the client has paid for this job: one for each voucher
+// on the job's own stream after the opening one, be its amount above the
+// highest or not, since vouchers of parallel jobs overtake each other.
+//
+// A job draws on its own windows alone. Would it run ahead on credit that was
+// signed for another job, and end before its client pays for that, the other
+// job would find its credit spent though its client did all it should.
+func (j *Job) Buy() {
+	j.a.mu.Lock()
+	defer j.a.mu.Unlock()
+	j.bought = min(j.bought+Window, j.terms.Completion)
+	j.a.wake()
+}
+
+// Grant blocks until the n-th completion token (from 1) is bought and covered.
+// It fails with a *Refusal beyond the ceiling and after CreditWait without
+// credit, and with ctx's error.
 func (j *Job) Grant(ctx context.Context, n uint64) error {
 	if n > j.terms.Completion {
 		return refuse(CeilingComplete, n, fmt.Sprintf("at most %d tokens", j.terms.Completion))
@@ -204,6 +178,9 @@ func (j *Job) take(n uint64) (changed <-chan struct{}, err error) {
 	if n <= j.granted {
 		return nil, nil
 	}
+	if n > j.bought {
+		return a.changed, nil
+	}
 	to := min((n+Window-1)/Window*Window, j.terms.Completion)
 	need, err := payout.Ceiling(j.prompt, to, j.terms.Prices)
 	if err != nil {
@@ -224,10 +201,9 @@ type Bill struct {
 	Index uint64 // in the tree of this (channel, log)
 }
 
-// Settle closes the job and bills u, but nothing beyond the terms and the
-// credit: completion tokens past the last grant, which an engine reports that
-// counts in bursts, are billed as far as credit covers them, and a prompt over
-// its ceiling makes the whole job free. sign makes the receipt (COSE bytes) while the channel's tree
+// Settle closes the job and bills u, but nothing beyond what was granted: a
+// count past its grant is cut to it, and a prompt over its ceiling makes the
+// whole job free. sign makes the receipt (COSE bytes) while the channel's tree
 // stands still; it must be quick. If sign fails, nothing is billed.
 func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill, []byte, error) {
 	a := j.a
@@ -236,26 +212,8 @@ func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill
 	if j.closed {
 		return Bill{}, nil, errClosed
 	}
-	j.stretch(u.Completion)
 	j.close()
 	return a.settle(j.billable(u), j.terms.Prices, sign)
-}
-
-// stretch grants as many windows towards token n as credit covers now. The
-// caller holds mu.
-func (j *Job) stretch(n uint64) {
-	for n = min(n, j.terms.Completion); j.granted < n; {
-		to := min(j.granted+Window, j.terms.Completion)
-		need, err := payout.Ceiling(j.prompt, to, j.terms.Prices)
-		if err != nil {
-			return
-		}
-		if _, _, ok := j.a.covers(need - j.reserve); !ok {
-			return
-		}
-		j.granted = to
-		j.setReserve(need)
-	}
 }
 
 // Refuse makes the receipt of a job that was never begun: it costs nothing.
@@ -265,7 +223,7 @@ func (a *Account) Refuse(sign func(Bill) ([]byte, error)) (Bill, []byte, error) 
 	return a.settle(attestation.Usage{}, attestation.Prices{}, sign)
 }
 
-// billable cuts an engine's counts to what is granted. The caller holds mu.
+// billable cuts an engine's counts to what was granted. The caller holds mu.
 func (j *Job) billable(u attestation.Usage) attestation.Usage {
 	if j.started {
 		u.Prompt, u.Cached = min(u.Prompt, j.prompt), j.cached

@@ -187,7 +187,7 @@ func TestCreditRefusesByName(t *testing.T) {
 			if s := a.Statement(); len(s.Highest) != 0 {
 				t.Errorf("a refused voucher is held as the highest")
 			}
-			_, err := a.Begin(t.Context(), terms(1, 1))
+			_, err := a.Begin(terms(1, 1))
 			wantRefusal(t, err, meter.CreditShort)
 		})
 	}
@@ -204,7 +204,7 @@ func TestOlderVoucherIsNoError(t *testing.T) {
 		t.Errorf("an older voucher changed the statement (-before +after):\n%s", diff)
 	}
 	// A lower voucher buys nothing: what it seemed to pay for is refused.
-	_, err := a.Begin(t.Context(), terms(901, 1))
+	_, err := a.Begin(terms(901, 1))
 	wantRefusal(t, err, meter.CreditShort)
 }
 
@@ -213,7 +213,7 @@ func TestLaggingHeadIsCredited(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 10_000)
 	for range 5 {
-		j, err := a.Begin(t.Context(), terms(10, 10))
+		j, err := a.Begin(terms(10, 10))
 		wantRefusal(t, err, "")
 		settle(t, a, c, j, attestation.Usage{Prompt: 10})
 	}
@@ -245,14 +245,13 @@ func TestBeginReservesPromptAndFirstWindow(t *testing.T) {
 		{"a sum beyond uint64", 1e6, terms(math.MaxUint64-500, 1), meter.CreditShort, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, tm := newClient(1), newTimer()
-			a := open(t, newMeter(t, tm.wait), c, meter.Opening{Paid: 1000})
+			c := newClient(1)
+			a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{Paid: 1000})
 			credit(t, a, c, 1000+tt.credit) // what was paid before counts as spent
-			_, err := a.Begin(t.Context(), tt.t)
+			_, err := a.Begin(tt.t)
 			wantRefusal(t, err, tt.want)
 			if tt.want == "" {
-				tm.fire <- time.Time{} // the second waits for credit
-				_, err = a.Begin(t.Context(), tt.t)
+				_, err = a.Begin(tt.t)
 				wantRefusal(t, err, tt.secondFails)
 			}
 		})
@@ -266,13 +265,13 @@ func TestOpenJobsAreCapped(t *testing.T) {
 	var last *meter.Job
 	for range 3 {
 		var err error
-		last, err = a.Begin(t.Context(), terms(1, 1))
+		last, err = a.Begin(terms(1, 1))
 		wantRefusal(t, err, "")
 	}
-	_, err := a.Begin(t.Context(), terms(1, 1))
+	_, err := a.Begin(terms(1, 1))
 	wantRefusal(t, err, meter.LimitJobs)
 	settle(t, a, c, last, attestation.Usage{})
-	_, err = a.Begin(t.Context(), terms(1, 1))
+	_, err = a.Begin(terms(1, 1))
 	wantRefusal(t, err, "")
 }
 
@@ -292,7 +291,7 @@ func TestStartOverCeilingIsFree(t *testing.T) {
 	c := newClient(1)
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 1e6)
-	j, err := a.Begin(t.Context(), terms(100, 10))
+	j, err := a.Begin(terms(100, 10))
 	wantRefusal(t, err, "")
 	wantRefusal(t, j.Start(101, 0), meter.CeilingPrompt)
 	if b := settle(t, a, c, j, attestation.Usage{Prompt: 101, Completion: 5}); b.Cost != 0 || b.Usage != (attestation.Usage{}) {
@@ -301,16 +300,15 @@ func TestStartOverCeilingIsFree(t *testing.T) {
 }
 
 func TestStartFreesTheCeiling(t *testing.T) {
-	c, tm := newClient(1), newTimer()
-	a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
+	c := newClient(1)
+	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 1002+10+2)
-	j, err := a.Begin(t.Context(), terms(1000, 1))
+	j, err := a.Begin(terms(1000, 1))
 	wantRefusal(t, err, "")
-	tm.fire <- time.Time{}
-	_, err = a.Begin(t.Context(), terms(13, 1))
+	_, err = a.Begin(terms(13, 1))
 	wantRefusal(t, err, meter.CreditShort)
 	wantRefusal(t, j.Start(10, 10), "")
-	_, err = a.Begin(t.Context(), terms(13, 1))
+	_, err = a.Begin(terms(13, 1))
 	wantRefusal(t, err, "")
 }
 
@@ -319,7 +317,7 @@ func TestGrantWaitsForCredit(t *testing.T) {
 		c, tm := newClient(1), newTimer()
 		a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
 		credit(t, a, c, 10+2*256)
-		j, err := a.Begin(t.Context(), terms(10, 600))
+		j, err := a.Begin(terms(10, 600))
 		wantRefusal(t, err, "")
 		wantRefusal(t, j.Start(10, 0), "")
 		for n := range uint64(256) {
@@ -338,6 +336,7 @@ func TestGrantWaitsForCredit(t *testing.T) {
 		if d := <-tm.waiting; d != meter.CreditWait {
 			t.Errorf("waits %s, want %s", d, meter.CreditWait)
 		}
+		j.Buy()
 		credit(t, a, c, 10+2*511) // one token short of the window: still waits
 		select {
 		case err := <-done:
@@ -347,6 +346,7 @@ func TestGrantWaitsForCredit(t *testing.T) {
 		credit(t, a, c, 10+2*512)
 		wantRefusal(t, <-done, "")
 		credit(t, a, c, 10+2*600) // the last window is cut to the ceiling
+		j.Buy()
 		wantRefusal(t, j.Grant(t.Context(), 600), "")
 		wantRefusal(t, j.Grant(t.Context(), 601), meter.CeilingComplete)
 		if b := settle(t, a, c, j, attestation.Usage{Prompt: 10, Completion: 600}); b.Cost != 10+2*600 {
@@ -376,8 +376,9 @@ func TestGrantWaitsForCredit(t *testing.T) {
 	t.Run("another job settles", func(t *testing.T) {
 		c, a, j, tm := begin(t)
 		credit(t, a, c, 10+2*256+500)
-		other, err := a.Begin(t.Context(), terms(200, 1))
+		other, err := a.Begin(terms(200, 1))
 		wantRefusal(t, err, "")
+		j.Buy()
 		done := grant(t.Context(), j, 257) // needs 512 more of 298
 		<-tm.waiting
 		credit(t, a, c, 10+2*256+100+512)
@@ -391,47 +392,30 @@ func TestGrantWaitsForCredit(t *testing.T) {
 	})
 }
 
-// A job whose credit another has run ahead on gets it back before that one's
-// next window.
-func TestBeginWaitsForVouchersOnTheWay(t *testing.T) {
+// A job does not run ahead on what was signed for another.
+func TestJobsDrawOnTheirOwnWindows(t *testing.T) {
 	c, tm := newClient(1), newTimer()
 	a := open(t, newMeter(t, tm.wait), c, meter.Opening{})
-	credit(t, a, c, 2*(10+2*256)) // for two jobs
-	first, err := a.Begin(t.Context(), terms(10, 1000))
+	credit(t, a, c, 2*(10+2*256)+2*256) // two jobs, and a window more
+	first, err := a.Begin(terms(10, 1000))
 	wantRefusal(t, err, "")
-	wantRefusal(t, first.Grant(t.Context(), 257), "") // on the second's
-	type begun struct {
-		j   *meter.Job
-		err error
-	}
-	second, third := make(chan begun, 1), make(chan error, 1)
-	go func() {
-		j, err := a.Begin(t.Context(), terms(10, 1000))
-		second <- begun{j, err}
-	}()
+	done := make(chan error, 1)
+	go func() { done <- first.Grant(t.Context(), 257) }()
 	<-tm.waiting
-	go func() { third <- first.Grant(t.Context(), 513) }()
-	<-tm.waiting
-	credit(t, a, c, 2*(10+2*256)+2*256) // the first's second window
-	b := <-second
-	wantRefusal(t, b.err, "")
+	second, err := a.Begin(terms(10, 1000))
+	wantRefusal(t, err, "")
 	select {
-	case err := <-third:
-		t.Fatalf("granted (%v) ahead of the job that waited", err)
+	case err := <-done:
+		t.Fatalf("granted (%v) what the client has not bought for this job", err)
 	default:
 	}
-	credit(t, a, c, 2*(10+2*256)+4*256)
-	wantRefusal(t, <-third, "")
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() { <-tm.waiting; cancel() }()
-	if _, err := a.Begin(ctx, terms(10, 1000)); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want %v", err, context.Canceled)
-	}
-	// Nothing is left of the claim that was given up.
-	settle(t, a, c, b.j, attestation.Usage{})
-	settle(t, a, c, first, attestation.Usage{})
-	_, err = a.Begin(t.Context(), terms(2*(10+2*256)+4*256-2, 1))
-	wantRefusal(t, err, "")
+	first.Buy()
+	wantRefusal(t, <-done, "")
+	second.Buy() // bought, it says, but there is no credit for it
+	go func() { done <- second.Grant(t.Context(), 257) }()
+	<-tm.waiting
+	tm.fire <- time.Time{}
+	wantRefusal(t, <-done, meter.CreditTimeout)
 }
 
 func TestSettleBillsNoMoreThanGranted(t *testing.T) {
@@ -444,9 +428,7 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 	}{
 		{"as counted", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 100, Reasoning: 30}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 100, Reasoning: 30}, 30 + 10 + 200},
 		{"more prompt than started with", true, attestation.Usage{Prompt: 90, Cached: 0, Completion: 1}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1}, 30 + 10 + 2},
-		{"more completion than granted, within credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 300}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 300}, 30 + 10 + 600},
-		{"more completion than credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 900}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 768}, 30 + 10 + 2*768},
-		{"far more completion than credit", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 5000}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 768}, 30 + 10 + 2*768},
+		{"more completion than granted", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1000}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 256}, 30 + 10 + 512},
 		{"more reasoning than completion", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 5}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 1}, 30 + 10 + 2},
 		{"nothing", true, attestation.Usage{}, attestation.Usage{}, 0},
 		{"counts known at the end", false, attestation.Usage{Prompt: 100, Cached: 1000, Completion: 3}, attestation.Usage{Prompt: 100, Cached: 100, Completion: 3}, 50 + 6},
@@ -455,8 +437,8 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(1)
 			a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
-			credit(t, a, c, 50+2*800) // three windows and a part
-			j, err := a.Begin(t.Context(), terms(100, 1000))
+			credit(t, a, c, 1e6)
+			j, err := a.Begin(terms(100, 1000))
 			wantRefusal(t, err, "")
 			if tt.started {
 				wantRefusal(t, j.Start(50, 20), "")
@@ -480,7 +462,7 @@ func TestUnusedCreditCarriesOver(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 100+2*256)
 	for range 20 { // each needs the whole credit at its beginning, and uses little of it
-		j, err := a.Begin(t.Context(), terms(100-uint64(a.Statement().Settled), 256))
+		j, err := a.Begin(terms(100-uint64(a.Statement().Settled), 256))
 		wantRefusal(t, err, "")
 		settle(t, a, c, j, attestation.Usage{Prompt: 1, Completion: 1})
 	}
@@ -493,13 +475,13 @@ func TestFailedSignatureBillsNothing(t *testing.T) {
 	c := newClient(1)
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{})
 	credit(t, a, c, 100+2)
-	j, err := a.Begin(t.Context(), terms(100, 1))
+	j, err := a.Begin(terms(100, 1))
 	wantRefusal(t, err, "")
 	broken := errors.New("no key")
 	if _, _, err := j.Settle(attestation.Usage{Prompt: 100}, func(meter.Bill) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatalf("got %v, want %v", err, broken)
 	}
-	j, err = a.Begin(t.Context(), terms(100, 1))
+	j, err = a.Begin(terms(100, 1))
 	wantRefusal(t, err, "")
 	if b := settle(t, a, c, j, attestation.Usage{Prompt: 7}); b.Index != 0 || b.Cost != 7 {
 		t.Errorf("bill: got %+v, want the first one, of 7", b)
@@ -512,7 +494,7 @@ func TestStatementShowsDurableReceiptsOnly(t *testing.T) {
 	credit(t, a, c, 1e6)
 	var costs []uint64
 	for i := range uint64(3) {
-		j, err := a.Begin(t.Context(), terms(100, 1))
+		j, err := a.Begin(terms(100, 1))
 		wantRefusal(t, err, "")
 		b, _, err := j.Settle(attestation.Usage{Prompt: 10 + i}, receipt)
 		wantRefusal(t, err, "")
@@ -563,9 +545,9 @@ func TestBootCountsStoredAndPaidAsSpent(t *testing.T) {
 			me := newClient(1)
 			me.base = tt.base
 			credit(t, a, me, tt.spent+3) // of which the old part buys nothing
-			_, err := a.Begin(t.Context(), terms(2, 1))
+			_, err := a.Begin(terms(2, 1))
 			wantRefusal(t, err, meter.CreditShort)
-			_, err = a.Begin(t.Context(), terms(1, 1))
+			_, err = a.Begin(terms(1, 1))
 			wantRefusal(t, err, "")
 		})
 	}
@@ -589,7 +571,7 @@ func TestLimitFalls(t *testing.T) {
 	a := open(t, newMeter(t, newTimer().wait), c, meter.Opening{Limit: 1000})
 	credit(t, a, c, 1000)
 	a.SetLimit(0) // the channel was closed
-	_, err := a.Begin(t.Context(), terms(1, 1))
+	_, err := a.Begin(terms(1, 1))
 	wantRefusal(t, err, meter.CreditShort)
 }
 

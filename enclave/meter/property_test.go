@@ -31,6 +31,7 @@ type running struct {
 	started   bool
 	prompt    uint64
 	generated uint64
+	bought    uint64
 }
 
 func interleave(t *testing.T, r *rand.Rand) (steps int) {
@@ -86,8 +87,8 @@ func interleave(t *testing.T, r *rand.Rand) (steps int) {
 			if tr.Total, err = payout.Ceiling(tr.Prompt, tr.Completion, prices); err != nil {
 				t.Fatal(err)
 			}
-			if j, err := a.Begin(ended, tr); err == nil {
-				jobs = append(jobs, &running{j: j, t: tr})
+			if j, err := a.Begin(tr); err == nil {
+				jobs = append(jobs, &running{j: j, t: tr, bought: min(meter.Window, tr.Completion)})
 			}
 		case len(jobs) == 0:
 		case k < 5:
@@ -100,12 +101,16 @@ func interleave(t *testing.T, r *rand.Rand) (steps int) {
 			j.started, j.prompt = true, 0 // its share of cached tokens may be free: count none
 		case k < 8:
 			j := jobs[r.IntN(len(jobs))]
+			if r.IntN(2) == 0 {
+				j.j.Buy()
+				j.bought = min(j.bought+meter.Window, j.t.Completion)
+			}
 			for range 1 + r.IntN(300) {
 				err := j.j.Grant(ended, j.generated+1)
 				if err == nil {
 					j.generated++
-					if j.generated > j.t.Completion {
-						t.Fatalf("granted token %d of %d", j.generated, j.t.Completion)
+					if j.generated > j.bought {
+						t.Fatalf("granted token %d of %d bought", j.generated, j.bought)
 					}
 					continue
 				}
