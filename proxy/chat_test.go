@@ -615,7 +615,7 @@ func TestNothingSaysWhatWasSaid(t *testing.T) {
 }
 
 func TestNothingIsLeftRunning(t *testing.T) {
-	w := newWorld(t)
+	w := soloWorld(t)
 	k := w.worker(0)
 	k.engine.script(say(50, func(ctx context.Context, i int) error {
 		if i == 10 {

@@ -168,7 +168,7 @@ func TestTLS(t *testing.T) {
 
 // TestClientThatSaysNothingMore leaves bodies and connections half open.
 func TestClientThatSaysNothingMore(t *testing.T) {
-	w := newWorld(t)
+	w := soloWorld(t)
 	k := w.worker(0)
 	g := w.proxy(settings{proxy: func(c *proxy.Config) { c.Grace = time.Millisecond }}, k.addr)
 	addr := strings.TrimPrefix(g.url, "http://")

@@ -264,7 +264,16 @@ type worker struct {
 	done    chan error
 }
 
+// newWorld makes one, beside those of other tests.
 func newWorld(t testing.TB) *world {
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
+	return soloWorld(t)
+}
+
+// soloWorld makes one for a test that looks at the whole process.
+func soloWorld(t testing.TB) *world {
 	tee, err := sharedTEE()
 	if err != nil {
 		t.Fatal(err)
