@@ -182,7 +182,7 @@ var names = []Info{
 	{"snp.crl", Authenticity, SNP, "no certificate of the chain is on the root's signed, unexpired revocation list"},
 	{"snp.chip-id", Authenticity, SNP, "CHIP_ID and reported TCB are those of the certificate, and CHIP_ID is not zero"},
 	{"snp.product", Acceptability, SNP, "the product line is allowed"},
-	{"snp.tcb", Acceptability, SNP, "reported, committed, current and launch TCB reach the policy's minimum"},
+	{"snp.tcb", Acceptability, SNP, "reported, committed, current and launch TCB reach the policy's minimum, and so do the mitigation vectors"},
 	{"snp.vmpl", Acceptability, SNP, "the report was asked for at VMPL 0"},
 	{"snp.debug-off", Acceptability, SNP, "the guest cannot be debugged by its host"},
 	{"snp.policy", Acceptability, SNP, "guest policy: no migration agent, SMT only if allowed, nothing unknown"},

@@ -104,6 +104,9 @@ func (v *Verifier) endorsed(rep *report, col *attestation.SNPCollateral, now tim
 	if err == nil && (rep.signer == abi.VlekReportSigner) != col.VLEK {
 		err = fmt.Errorf("signing key: report says %v, collateral says vlek %t", rep.signer, col.VLEK)
 	}
+	if err == nil {
+		err = end.check(l, col.VLEK, vek, ask)
+	}
 	var ark *x509.Certificate
 	if err == nil {
 		ark, err = v.roots.chain(l, vek, ask, now)
@@ -138,13 +141,7 @@ func chipID(rep *report, l line, end endorsement) error {
 		return fmt.Errorf("chip_id: masked by the host")
 	}
 	if rep.signer == abi.VcekReportSigner {
-		n := 64
-		if l.turin {
-			n = 8 // the rest of the field is zero
-		}
-		if len(end.hwid) != n {
-			return fmt.Errorf("hwid: certificate has %d bytes, want %d", len(end.hwid), n)
-		}
+		n := len(end.hwid) // 8 on Turin, where the rest of the field is zero
 		if !bytes.Equal(end.hwid, rep.chipID[:n]) || len(bytes.Trim(rep.chipID[n:], "\x00")) != 0 {
 			return fmt.Errorf("chip_id: report has %x, certificate has %x", rep.chipID[:8], end.hwid[:8])
 		}
@@ -177,6 +174,15 @@ func (v *Verifier) product(rep *report, l line, p attestation.Policy, r *attesta
 			}
 			if why := below(got, want); why != "" {
 				return fmt.Errorf("%s tcb: %s", t.name, why)
+			}
+		}
+		need := p.SNP.MinMitigations[l.cpu]
+		for _, m := range []struct {
+			name string
+			v    uint64
+		}{{"launch", rep.launchMitigations}, {"current", rep.currentMitigations}} {
+			if m.v&need != need {
+				return fmt.Errorf("%s mitigation vector: got %#x, want all of %#x", m.name, m.v, need)
 			}
 		}
 		return nil

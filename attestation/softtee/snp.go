@@ -102,16 +102,26 @@ func (a *AMD) issue(now time.Time, cn string, ca bool, parent *x509.Certificate,
 
 // issueVCEK writes the chip's identity and TCB into a certificate (57230, table 8).
 func (a *AMD) issueVCEK(now time.Time) (*x509.Certificate, error) {
-	oid := func(n ...int) asn1.ObjectIdentifier {
-		return append(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1}, n...)
+	ext, err := a.extensions(a.product)
+	if err != nil {
+		return nil, err
 	}
-	name, err := asn1.MarshalWithParams(a.product, "ia5")
+	return a.issue(now, "SEV-VCEK", false, a.ask, &a.vcekKey.PublicKey, a.askKey, ext)
+}
+
+func amdOID(n ...int) asn1.ObjectIdentifier {
+	return append(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1}, n...)
+}
+
+// extensions are a VCEK's: its product, its hardware id and its TCB.
+func (a *AMD) extensions(product string) ([]pkix.Extension, error) {
+	name, err := asn1.MarshalWithParams(product, "ia5")
 	if err != nil {
 		return nil, err
 	}
 	ext := []pkix.Extension{
-		{Id: oid(2), Value: name},
-		{Id: oid(4), Value: a.chipID[:a.hwidSize()]},
+		{Id: amdOID(2), Value: name},
+		{Id: amdOID(4), Value: a.chipID[:a.hwidSize()]},
 	}
 	spl := map[int]uint8{1: a.tcb.Bootloader, 2: a.tcb.TEE, 3: a.tcb.SNP, 8: a.tcb.Microcode}
 	if a.product == "Turin" {
@@ -126,9 +136,9 @@ func (a *AMD) issueVCEK(now time.Time) (*x509.Certificate, error) {
 		if err != nil {
 			return nil, err
 		}
-		ext = append(ext, pkix.Extension{Id: oid(3, n), Value: b})
+		ext = append(ext, pkix.Extension{Id: amdOID(3, n), Value: b})
 	}
-	return a.issue(now, "SEV-VCEK", false, a.ask, &a.vcekKey.PublicKey, a.askKey, ext)
+	return ext, nil
 }
 
 // Roots is what a verifier of this AMD trusts.
@@ -148,8 +158,12 @@ type SNPGuest struct {
 	Launch       attestation.SNPTCB
 	MaskChipID   bool
 	WrongChipID  bool
-	BreakReport  bool // set a reserved byte
-	BadSignature bool // sign something else
+	BreakReport  bool      // set a reserved byte
+	BadSignature bool      // sign something else
+	VLEK         bool      // say that a VLEK signs
+	Mitigations  [2]uint64 // launch and current vectors; a report of version 5 has them
+	Version      uint32    // of the report; 3 where this is zero
+	CPU          [2]byte   // CPUID family and model; the product's where this is zero
 }
 
 // NewSNPGuest is a guest as a careful owner launches it.
@@ -165,11 +179,17 @@ func (a *AMD) tcbBytes(t attestation.SNPTCB) uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
-// Report signs a report of version 3 over report data (56860, table 23).
+// Report signs a report over report data (56860, table 23).
 func (a *AMD) Report(g SNPGuest, reportData [64]byte) ([]byte, error) {
 	le := binary.LittleEndian
 	r := make([]byte, sevsnp.ReportSize)
-	le.PutUint32(r, 3)
+	le.PutUint32(r, max(g.Version, 2))
+	if g.Version == 0 {
+		r[0] = 3
+	}
+	if g.VLEK {
+		r[0x48] = 1 << 2
+	}
 	le.PutUint64(r[0x08:], g.Policy)
 	le.PutUint32(r[0x30:], g.VMPL)
 	le.PutUint32(r[0x34:], abi.SignEcdsaP384Sha384)
@@ -178,18 +198,19 @@ func (a *AMD) Report(g SNPGuest, reportData [64]byte) ([]byte, error) {
 	copy(r[0x50:], reportData[:])
 	copy(r[0x90:], g.Measurement[:])
 	le.PutUint64(r[0x180:], a.tcbBytes(g.Reported))
-	switch a.product {
-	case "Milan":
-		r[0x188], r[0x189] = 0x19, 0x01
-	case "Genoa":
-		r[0x188], r[0x189] = 0x19, 0x11
-	case "Turin":
-		r[0x188], r[0x189] = 0x1a, 0x02
+	if g.Version != 2 {
+		cpu := map[string][2]byte{"Milan": {0x19, 0x01}, "Genoa": {0x19, 0x11}, "Turin": {0x1a, 0x02}}[a.product]
+		if g.CPU != [2]byte{} {
+			cpu = g.CPU
+		}
+		copy(r[0x188:], cpu[:])
 	}
+	le.PutUint64(r[0x1f8:], g.Mitigations[0])
+	le.PutUint64(r[0x200:], g.Mitigations[1])
 	chip := a.chipID
 	if g.MaskChipID {
 		chip = [64]byte{}
-		r[0x48] = 2
+		r[0x48] |= 2
 	}
 	if g.WrongChipID {
 		chip[0] ^= 1
