@@ -8,6 +8,9 @@
 //
 // It does not say whose report it is: that the report data bind a keyset, and
 // that the launch measurement is of a known image, package attestation checks.
+// What a host may write without changing the measurement is not judged, and no
+// image may act on it: HOST_DATA, family and image ids, guest SVN, and the keys
+// of an ID block.
 // It does not protect against an attacker who probes the memory bus, nor, on
 // the Milan line, against one who has extracted the chip's root seed
 // (arXiv 2605.12990), which is why that line is off by default.
