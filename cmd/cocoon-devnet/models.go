@@ -62,11 +62,15 @@ func ggufEngine(file string) (*gguf.Engine, error) {
 	return gguf.OpenFile(file, gguf.Config{})
 }
 
+// mostContext is assumed of an engine that does not state its context, as vLLM
+// and SGLang do; one with less refuses longer prompts itself.
+const mostContext = 128 << 10
+
 func httpEngine(ctx context.Context, base string) (engine.Engine, error) {
 	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("--engine-url: got %q, want http://HOST:PORT", base)
 	}
-	return openaihttp.New(ctx, openaihttp.Config{BaseURL: base})
+	return openaihttp.New(ctx, openaihttp.Config{BaseURL: base, ContextTokens: mostContext})
 }
 
 // engines loads what the network serves.

@@ -24,6 +24,7 @@ type file struct {
 	Prices    map[string]prices    `toml:"prices"`   // by model
 	Models    []string             `toml:"models"`   // GGUF files for the embedded engine
 	EngineURL string               `toml:"engine_url"`
+	Context   int                  `toml:"context_tokens"` // where the engine's model list does not say
 
 	Listen     string `toml:"listen"`
 	TONConfig  string `toml:"ton_config"`
@@ -71,7 +72,7 @@ func readConfig(path string) (*file, error) {
 
 func (f *file) engine(ctx context.Context) (engine.Engine, error) {
 	if f.EngineURL != "" {
-		return openaihttp.New(ctx, openaihttp.Config{BaseURL: f.EngineURL})
+		return openaihttp.New(ctx, openaihttp.Config{BaseURL: f.EngineURL, ContextTokens: f.Context})
 	}
 	var list []engine.Engine
 	for _, m := range f.Models {

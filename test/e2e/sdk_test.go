@@ -154,7 +154,7 @@ func TestOpenAISDK(t *testing.T) {
 		}
 	})
 
-	t.Run("cancellation bills what was produced", func(t *testing.T) {
+	t.Run("a cancellation leaves the accounts in order", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		s := c.Chat.Completions.NewStreaming(ctx, params(model, "Tell me a long story about a dragon and a king.", 512))
