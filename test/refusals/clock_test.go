@@ -1,0 +1,95 @@
+package refusals
+
+import (
+	"sync"
+	"time"
+)
+
+// clock is everybody's: it stands still until a test moves it.
+type clock struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	now    time.Time
+	timers map[*timer]bool
+}
+
+type timer struct {
+	d    time.Duration
+	at   time.Time
+	ch   chan time.Time
+	tick bool
+}
+
+func newClock(now time.Time) *clock {
+	c := &clock{now: now, timers: map[*timer]bool{}}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Timer(d time.Duration) (<-chan time.Time, func() bool) { return c.add(d, false) }
+func (c *clock) Tick(d time.Duration) (<-chan time.Time, func() bool)  { return c.add(d, true) }
+
+func (c *clock) add(d time.Duration, tick bool) (<-chan time.Time, func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &timer{d: d, at: c.now.Add(d), ch: make(chan time.Time, 1), tick: tick}
+	if d <= 0 {
+		t.ch <- c.now
+	} else {
+		c.timers[t] = true
+	}
+	c.cond.Broadcast()
+	return t.ch, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		_, ok := c.timers[t]
+		delete(c.timers, t)
+		return ok
+	}
+}
+
+// await waits until somebody waits for exactly d.
+func (c *clock) await(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for t := range c.timers {
+			if t.d == d {
+				return
+			}
+		}
+		c.cond.Wait()
+	}
+}
+
+func (c *clock) set(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = now
+}
+
+// fire delivers what is due.
+func (c *clock) fire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t := range c.timers {
+		if t.at.After(c.now) {
+			continue
+		}
+		select {
+		case t.ch <- c.now:
+		default:
+		}
+		if t.tick {
+			t.at = c.now.Add(t.d)
+		} else {
+			delete(c.timers, t)
+		}
+	}
+}
