@@ -11,11 +11,10 @@ import (
 const pace = 10 * time.Millisecond
 
 // paths starts an engine and the two paths in front of it.
-func paths(tb testing.TB, interval time.Duration, burst int) (engine *process, ours, plainShape *path) {
+func paths(tb testing.TB, interval time.Duration) (engine *process, ours, plainShape *path) {
 	tb.Helper()
 	engine = start(tb, "engine", nil)
 	engine.ask(fmt.Sprintf("interval %d", interval))
-	engine.ask(fmt.Sprintf("burst %d", burst))
 	return engine, cocoon(tb, engine), plain(tb, engine)
 }
 
@@ -31,7 +30,7 @@ func TestScenarios(t *testing.T) {
 		{"paced", time.Millisecond, 4, 1, 20},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, ours, plainShape := paths(t, c.interval, 8)
+			_, ours, plainShape := paths(t, c.interval)
 			for _, p := range []*path{ours, plainShape} {
 				o := newLoad(t, p, c.tokens).run(c.streams, c.each, true)
 				if want := c.streams * c.each * c.tokens; o.tokens != want || len(o.latencies) != want {
@@ -105,7 +104,7 @@ func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1
 func BenchmarkFullSpeed(b *testing.B) {
 	for _, c := range []struct{ streams, each, warm int }{{1, 300, 50}, {64, 24, 4}} {
 		b.Run(fmt.Sprint(c.streams), func(b *testing.B) {
-			_, ours, plainShape := paths(b, 0, fullSpeedBurst)
+			_, ours, plainShape := paths(b, 0)
 			o, p := newLoad(b, ours, 256), newLoad(b, plainShape, 256)
 			var r pairs
 			profiled(b, func() { r = measure(b, o, p, c.streams, c.each, c.warm, false) }, append(ours.hops, plainShape.hops...)...)
@@ -116,13 +115,9 @@ func BenchmarkFullSpeed(b *testing.B) {
 	}
 }
 
-// fullSpeedBurst is how many tokens the engine writes between two flushes at
-// full speed: batches of a fast engine's steps.
-const fullSpeedBurst = 16
-
 // BenchmarkPaced is B64: a token per 10 ms on each of 64 streams.
 func BenchmarkPaced(b *testing.B) {
-	_, ours, plainShape := paths(b, pace, 1)
+	_, ours, plainShape := paths(b, pace)
 	o, p := newLoad(b, ours, 75), newLoad(b, plainShape, 75)
 	var r pairs
 	profiled(b, func() { r = measure(b, o, p, 64, 3, 1, true) }, append(ours.hops, plainShape.hops...)...)
@@ -142,7 +137,7 @@ func BenchmarkPaced(b *testing.B) {
 // BenchmarkFirstToken is the time to the first token on an idle machine, with
 // connections and session warm.
 func BenchmarkFirstToken(b *testing.B) {
-	_, ours, plainShape := paths(b, time.Millisecond, 1)
+	_, ours, plainShape := paths(b, time.Millisecond)
 	o, p := newLoad(b, ours, 4), newLoad(b, plainShape, 4)
 	var r pairs
 	profiled(b, func() { r = measure(b, o, p, 1, 60, 30, true) }, append(ours.hops, plainShape.hops...)...)

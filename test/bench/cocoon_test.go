@@ -268,7 +268,7 @@ func (c clientChain) Channel(_ context.Context, a attestation.Address) (contract
 
 func (c clientChain) Registry(context.Context) (*attestation.RegistryView, error) {
 	return &attestation.RegistryView{Address: attestation.NewAddress(0, [32]byte{9}), ProvenAt: time.Now(), Entries: map[[32]byte]attestation.RegistryEntry{
-		sha256.Sum256(c.n.Manifest):      {Kind: attestation.EntryRelease, Meta: attestation.ReleaseMeta(1)},
+		sha256.Sum256(c.n.Manifest):     {Kind: attestation.EntryRelease, Meta: attestation.ReleaseMeta(1)},
 		attestation.ModelKey(models[0]): {Kind: attestation.EntryModel, Meta: sha256.Sum256([]byte(model))},
 	}}, nil
 }

@@ -53,16 +53,10 @@ func engineRole(c *child) error {
 	if err != nil {
 		return err
 	}
-	var interval, burst atomic.Int64
-	burst.Store(1)
+	var interval atomic.Int64
 	c.tell = func(key, value string) {
 		n, _ := strconv.ParseInt(value, 10, 64)
-		switch key {
-		case "interval":
-			interval.Store(n)
-		case "burst":
-			burst.Store(n)
-		}
+		interval.Store(n)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, r *http.Request) {
@@ -76,7 +70,7 @@ func engineRole(c *child) error {
 			return
 		}
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-		generate(r, w, tokens, time.Duration(interval.Load()), int(burst.Load()))
+		generate(r, w, tokens, time.Duration(interval.Load()))
 	})
 	srv := &http.Server{Handler: mux}
 	go func() { <-c.ctx.Done(); srv.Close() }()
@@ -85,8 +79,8 @@ func engineRole(c *child) error {
 	return nil
 }
 
-// generate writes the events. At full speed it flushes after each burst.
-func generate(r *http.Request, w http.ResponseWriter, tokens int, interval time.Duration, burst int) {
+// generate writes the events, and flushes each as an engine does.
+func generate(r *http.Request, w http.ResponseWriter, tokens int, interval time.Duration) {
 	rc := http.NewResponseController(w)
 	var tick *time.Ticker
 	if interval > 0 {
@@ -106,8 +100,8 @@ func generate(r *http.Request, w http.ResponseWriter, tokens int, interval time.
 		if _, err := w.Write(buf); err != nil {
 			return
 		}
-		if tick != nil || i%burst == burst-1 {
-			rc.Flush()
+		if rc.Flush() != nil {
+			return
 		}
 	}
 	io.WriteString(w, ending(tokens))

@@ -121,7 +121,7 @@ type outcome struct {
 	latencies []time.Duration // sorted
 }
 
-func (o *outcome) rate() float64       { return float64(o.tokens) / o.elapsed.Seconds() }
+func (o *outcome) rate() float64        { return float64(o.tokens) / o.elapsed.Seconds() }
 func (o *outcome) cpuPerToken() float64 { return float64(o.cpu.Nanoseconds()) / float64(o.tokens) }
 
 // run makes requests on streams at once, per stream each.

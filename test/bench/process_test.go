@@ -37,7 +37,7 @@ type usage struct {
 type child struct {
 	ctx   context.Context
 	ready func(addr string)
-	tell  func(key, value string) // called for what the parent sets; may be nil
+	tell  func(key, value string) // takes what the parent sets; replaced before ready
 }
 
 func (c *child) args(v any) error { return json.Unmarshal([]byte(os.Getenv(argsEnv)), v) }
@@ -48,9 +48,7 @@ func runRole(role func(*child) error) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &child{ctx: ctx, ready: func(addr string) { fmt.Printf("ready %s\n", addr) }}
-	var mu sync.Mutex
-	tell := func(key, value string) {}
-	c.tell = func(key, value string) { mu.Lock(); defer mu.Unlock(); tell(key, value) }
+	c.tell = func(key, value string) {}
 	done := make(chan error, 1)
 	go func() { done <- role(c) }()
 	go func() {
