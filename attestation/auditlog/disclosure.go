@@ -214,6 +214,9 @@ func (d *Disclosure) Vouchers(_ context.Context, c attestation.Address) ([][]byt
 	return d.vouchers[c], nil
 }
 
+// Signer is true: clients export disclosures.
+func (d *Disclosure) Signer() bool { return true }
+
 // Receipts yields a section's receipts.
 func (d *Disclosure) Receipts(ctx context.Context, s Section) iter.Seq2[Disclosed, error] {
 	return func(yield func(Disclosed, error) bool) {

@@ -217,6 +217,9 @@ func (f *Folder) Vouchers(ctx context.Context, channel attestation.Address) ([][
 	return [][]byte{raw}, nil
 }
 
+// Signer is false: a store holds what the worker handed out last.
+func (f *Folder) Signer() bool { return false }
+
 // list returns a folder's names in order, without unfinished files. A folder that is not there is empty.
 func (f *Folder) list(dir string) ([]string, error) {
 	d, err := f.root.Open(dir)

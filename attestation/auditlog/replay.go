@@ -223,6 +223,7 @@ func (r *replay) channelVouchers(d Discloser, c attestation.Address) error {
 			continue
 		}
 		ch.sums.Vouchers = max(ch.sums.Vouchers, cumulative)
+		ch.signer = ch.signer || d.Signer()
 	}
 	return errors.Join(bad...)
 }

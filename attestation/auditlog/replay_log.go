@@ -23,11 +23,14 @@ type logState struct {
 	raw     []byte
 	hashes  tlog.HashReader
 	roots   map[uint64]Hash
+	later   Checkpoint // read since, if the log grew meanwhile
 	pred    *PredecessorEntry
 	summary int // in Report.Logs
 	keysets map[Hash]*keysetState
 	bundles []*bundleState
 	covers  []cover
+
+	laterHashes tlog.HashReader
 }
 
 // keysetState is a keyset that the log holds.
@@ -206,15 +209,18 @@ func (r *replay) bundle(digest Hash) (*attestation.Bundle, error) {
 // checkpoint compares a signed checkpoint of l with the tree.
 // f says where it came from. It reports whether the two agree.
 func (r *replay) checkpoint(l *logState, c Checkpoint, raw []byte, f Finding) bool {
+	hashes := l.hashes
 	if c.Size > l.cp.Size {
-		f.Name, f.Got, f.Want = "log.truncated", fmt.Sprintf("%d leaves", l.cp.Size), fmt.Sprintf("at least %d, as signed", c.Size)
-		r.find(f)
-		return false
+		if hashes = r.grown(l, c.Size); hashes == nil {
+			f.Name, f.Got, f.Want = "log.truncated", fmt.Sprintf("%d leaves", l.cp.Size), fmt.Sprintf("at least %d, as signed", c.Size)
+			r.find(f)
+			return false
+		}
 	}
 	root, ok := l.roots[c.Size]
 	if !ok {
 		var err error
-		if root, err = rootAt(c.Size, l.hashes); err != nil {
+		if root, err = rootAt(c.Size, hashes); err != nil {
 			f.Name, f.Reason = "log.tree", err.Error()
 			r.find(f)
 			return false
@@ -235,6 +241,27 @@ func (r *replay) checkpoint(l *logState, c Checkpoint, raw []byte, f Finding) bo
 		}
 	}
 	return false
+}
+
+// grown reads the checkpoint again, of a log that may still be running. It
+// returns nil unless the log now reaches size and extends what was replayed.
+func (r *replay) grown(l *logState, size uint64) tlog.HashReader {
+	if l.later.Size < size {
+		raw, err := r.src.Checkpoint(r.ctx, l.id)
+		if err != nil {
+			return nil
+		}
+		c, err := ParseCheckpoint(raw, l.boot.LogPublicKey)
+		if err != nil || c.Size < size {
+			return nil
+		}
+		hashes := hashReader(r.ctx, r.src, c)
+		if root, err := rootAt(l.cp.Size, hashes); err != nil || root != l.cp.Root {
+			return nil
+		}
+		l.later, l.laterHashes = c, hashes
+	}
+	return l.laterHashes
 }
 
 // chain checks that each boot's log names the one before as it stands, and

@@ -32,6 +32,7 @@ type checked struct {
 	digest, leafHash Hash
 	parsed, conflict bool
 	index, cost      uint64
+	finished         int64 // Unix milliseconds
 	keyset           *keysetState
 	named            *named    // nil: it names no sound checkpoint
 	faults           []Finding // with Name, Got, Want and Reason alone
@@ -80,7 +81,7 @@ func (r *replay) check(ch *chunk, it item, last *named, c *checked) *named {
 		c.failed("receipt.parse", err)
 		return last
 	}
-	c.parsed, c.index, c.cost = true, rec.Index, rec.Cost
+	c.parsed, c.index, c.cost, c.finished = true, rec.Index, rec.Cost, rec.Finished
 	if rec.Channel != ch.sec.Channel || rec.LogID != ch.sec.LogID {
 		c.fault("receipt.section", fmt.Sprintf("channel %s of log %x", rec.Channel, rec.LogID), "those of the section")
 	}
@@ -120,7 +121,7 @@ func (r *replay) checkAgainstKeyset(rec *Receipt, k *keysetState, c *checked) {
 	if rec.WorkerID != k.WorkerID {
 		c.fault("receipt.worker", rec.WorkerID.String(), k.WorkerID.String())
 	}
-	model := false
+	model := rec.Status == StatusRefused // perhaps for its model
 	for _, m := range k.Models {
 		model = model || m == rec.Model
 	}

@@ -40,6 +40,7 @@ type pendingReceipt struct {
 	cost   uint64 // as settled: 0 if the receipt is not sound
 	keyset *keysetState
 	named  uint64 // size of the checkpoint it names
+	ended  int64  // Unix milliseconds, by its own word
 }
 
 // sectionReplay matches one log's leaves with its sections.
@@ -50,6 +51,7 @@ type sectionReplay struct {
 	pending map[Hash]*pendingReceipt
 	window  int
 	found   uint64
+	newest  uint64 // size of the newest checkpoint that a receipt in the log names
 }
 
 // replaySections checks every receipt disclosed of a log.
@@ -125,6 +127,7 @@ func (s *sectionReplay) pass() {
 // logged takes note of the leaf of a receipt.
 func (s *sectionReplay) logged(p *pendingReceipt, leaf uint64) {
 	s.found++
+	s.newest = max(s.newest, p.named)
 	p.cur.unmatched--
 	if k := p.keyset; k != nil && k.leaf > leaf {
 		f := s.about(p.cur, p.index)
@@ -153,17 +156,33 @@ func (s *sectionReplay) void(p *pendingReceipt, f Finding) {
 	p.cost = 0
 }
 
-// unlogged reports a receipt that the log does not hold. One that names the
-// log's last checkpoint may have been cut off with its VM.
+// unlogged reports a receipt that the log does not hold.
 func (s *sectionReplay) unlogged(p *pendingReceipt) {
 	f := s.about(p.cur, p.index)
 	f.Name, f.Reason = "receipt.leaf", fmt.Sprintf("digest %x is not in the log", p.digest)
-	if p.named == s.log.cp.Size {
-		f.Reason += ": it was signed after the last checkpoint"
+	if s.cutOff(p) {
+		f.Reason += ", which nothing shows to have gone on after it"
 		s.skip(f)
 		return
 	}
 	s.void(p, f)
+}
+
+// cutOff reports whether the log may have ended before a checkpoint could
+// cover a receipt, as it does when its VM dies, or when it still runs. A
+// receipt in the log names an earlier checkpoint than the last, so one that is
+// cut off names none older than any of those do; and an epoch that was closed,
+// or a keyset made a minute later, shows that the log went on.
+func (s *sectionReplay) cutOff(p *pendingReceipt) bool {
+	if p.keyset == nil || p.keyset.closed != 0 || p.named < s.newest {
+		return false
+	}
+	for _, k := range s.log.keysets {
+		if k.NotBefore*1000 > p.ended+60_000 {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *sectionReplay) about(c *cursor, index uint64) Finding {
@@ -211,7 +230,7 @@ func (s *sectionReplay) take(c *cursor, r *checked) {
 		s.index(c, r.index)
 	}
 	s.report(c, index, r)
-	p := &pendingReceipt{cur: c, digest: r.digest, index: index, keyset: r.keyset}
+	p := &pendingReceipt{cur: c, digest: r.digest, index: index, keyset: r.keyset, ended: r.finished}
 	if r.named != nil {
 		p.named = r.named.Size
 		if s.agrees(c, index, r.named) {

@@ -50,6 +50,9 @@ type Discloser interface {
 	Channels(ctx context.Context) ([]attestation.Address, error)
 	// Vouchers returns signed vouchers of a channel, in contracts.SignedVoucher's encoding.
 	Vouchers(ctx context.Context, channel attestation.Address) ([][]byte, error)
+	// Signer reports whether the vouchers are shown by whoever signs them. A
+	// worker's host gets them on a timer, so that its highest may not be the highest.
+	Signer() bool
 }
 
 // Bounds of what a source returns.

@@ -1,6 +1,7 @@
 package auditlog_test
 
 import (
+	"context"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -33,10 +34,8 @@ func TestReplayFindsReceiptsInAnyOrder(t *testing.T) {
 					b.append(auditlog.ReceiptEntry{Digest: digests[d]})
 				}
 			}
+			b.append(auditlog.EpochClosedEntry{Epoch: 1})
 			b.stop()
-			for _, c := range cs {
-				w.voucher(c, 1<<40)
-			}
 			f := w.folder()
 			r, err := auditlog.ReplayWithLookahead(t.Context(), f, w.config(f), 96)
 			if err != nil {
@@ -59,17 +58,88 @@ func TestReplayFindsReceiptsInAnyOrder(t *testing.T) {
 	}
 }
 
-// A worker that dies takes the leaves after its last checkpoint with it; that is no lie of its.
-func TestReceiptAfterTheLastCheckpoint(t *testing.T) {
+// A worker that dies takes the leaves after its last checkpoint with it; that
+// is no lie of its. It is one if the log shows that the worker lived on.
+func TestReceiptThatWasCutOff(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		end  func(b *boot, channel attestation.Address)
+		lies bool
+	}{
+		"the log ends":          {end: func(*boot, attestation.Address) {}},
+		"the epoch was closed":  {lies: true, end: func(b *boot, _ attestation.Address) { b.append(auditlog.EpochClosedEntry{Epoch: 1}) }},
+		"another epoch began":   {lies: true, end: func(b *boot, _ attestation.Address) { b.rekey() }},
+		"one more is logged":    {end: func(b *boot, c attestation.Address) { b.job(c, nil) }}, // at the same checkpoint
+		"a later one is logged": {lies: true, end: func(b *boot, c attestation.Address) { b.job(c, nil); b.job(c, nil) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, b, cs := oneBoot(t, 1)
+			b.job(cs[0], nil)
+			b.unlogged(cs[0], nil)
+			c.end(b, cs[0])
+			b.stop()
+			r := w.replay(nil)
+			if r.OK == c.lies || has(r.Findings, "receipt.leaf") != c.lies || has(r.Unchecked, "receipt.leaf") == c.lies {
+				t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
+			}
+		})
+	}
+}
+
+// growing is a log that gets longer while it is read.
+type growing struct {
+	*auditlog.Folder
+	first []byte
+	reads int
+}
+
+func (g *growing) Checkpoint(ctx context.Context, id [32]byte) ([]byte, error) {
+	if g.reads++; g.reads == 1 {
+		return g.first, nil
+	}
+	return g.Folder.Checkpoint(ctx, id)
+}
+
+func TestReplayOfARunningLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.written = true
+	b := w.start(nil)
+	b.rekey()
+	b.job(alice, nil)
+	g := &growing{first: b.wait(2)}
+	b.job(alice, nil)
+	b.wait(3)
+	b.job(alice, nil) // names a checkpoint above the one that is read first
+	b.stop()
+	g.Folder = w.folder()
+	r, err := auditlog.Replay(t.Context(), g, w.config(g.Folder))
+	if err != nil || !r.OK || !has(r.Unchecked, "receipt.leaf") {
+		t.Errorf("findings %v, unchecked %v, %v", r.Findings, r.Unchecked, err)
+	}
+}
+
+// Vouchers count against the worker only if their signer shows them.
+func TestReplaySettledBeyondVouchers(t *testing.T) {
 	t.Parallel()
 	w, b, cs := oneBoot(t, 1)
 	b.job(cs[0], nil)
-	b.unlogged(cs[0], nil)
 	b.stop()
-	w.voucher(cs[0], 1000)
-	r := w.replay(nil)
-	if !r.OK || !has(r.Unchecked, "receipt.leaf") {
-		t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
+	w.voucher(cs[0], 10)
+	if r := w.replay(nil); !r.OK || !has(r.Unchecked, "channel.vouchers") {
+		t.Errorf("the store alone: findings %v, unchecked %v", r.Findings, r.Unchecked)
+	}
+	f := w.folder()
+	sections, err := f.Sections(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := w.replay(func(c *auditlog.ReplayConfig) {
+		c.Disclosures = append(c.Disclosures, disclose(t, f, sections, cs[0], nil))
+	})
+	if r.OK || !has(r.Findings, "channel.vouchers") {
+		t.Errorf("the client too: findings %v, unchecked %v", r.Findings, r.Unchecked)
 	}
 }
 

@@ -219,7 +219,7 @@ func (b *boot) stop() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.lastPred = auditlog.PredecessorEntry{LogID: c.LogID, Size: c.Size, Root: c.Root}
+	b.lastPred = auditlog.PredecessorEntry(c)
 }
 
 func (w *world) folder() *auditlog.Folder {

@@ -272,7 +272,7 @@ func TestStoreIsAuditable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last = auditlog.PredecessorEntry{LogID: c.LogID, Size: c.Size, Root: c.Root}
+		last = auditlog.PredecessorEntry(c)
 	}
 	base := serve(t, dir)
 	web, err := auditlog.NewWeb(base, http.DefaultClient)
