@@ -108,7 +108,7 @@ func ParsePolicy(b []byte) (*Policy, error) {
 	var p Policy
 	md, err := toml.Decode(string(b), &p)
 	if err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
+		return nil, fmt.Errorf("policy: %.300s", err.Error()) // it quotes what it could not read, whole
 	}
 	if un := md.Undecoded(); len(un) > 0 {
 		return nil, fmt.Errorf("policy: unknown key %.80q", un[0].String())
