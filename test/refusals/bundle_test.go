@@ -1,6 +1,8 @@
 package refusals
 
 import (
+	"bytes"
+	"encoding/pem"
 	"errors"
 	"slices"
 	"strings"
@@ -116,19 +118,20 @@ func TestFlippedBitInTheBundle(t *testing.T) {
 		{"quote/QE report", "tdx.signature", of(quote, at(636+128+6+100))},
 		{"quote/QE report signature", "tdx.signature", of(quote, at(636+128+6+384+5))},
 		{"quote/QE auth data", "tdx.signature", of(quote, at(636+128+6+384+64+2+5))},
-		{"quote/PCK chain", "tdx.root", of(quote, func(b []byte) { b[len(b)-1500] ^= 1 })},
-		{"quote/PCK chain's root", "tdx.root", of(quote, func(b []byte) { b[len(b)-100] ^= 1 })},
+		{"quote/PCK chain", "tdx.root", of(quote, cert(1))},
+		{"quote/PCK chain's root", "tdx.root", of(quote, cert(2))},
 		{"TCB info", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfo }, func(b []byte) { b[len(b)/2] ^= 1 })},
 		{"TCB info signature", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfoSignature }, flip)},
-		{"TCB info issuer chain", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfoIssuerChain }, at(300))},
-		{"TCB info issuer chain's root", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfoIssuerChain }, func(b []byte) { b[len(b)-100] ^= 1 })},
+		{"TCB info issuer chain", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfoIssuerChain }, cert(0))},
+		{"TCB info issuer chain's root", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.TCBInfoIssuerChain }, cert(1))},
 		{"QE identity", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentity }, func(b []byte) { b[len(b)/2] ^= 1 })},
 		{"QE identity signature", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentitySignature }, flip)},
-		{"QE identity issuer chain", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentityIssuerChain }, at(300))},
-		{"QE identity issuer chain's root", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentityIssuerChain }, func(b []byte) { b[len(b)-100] ^= 1 })},
+		{"QE identity issuer chain", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentityIssuerChain }, cert(0))},
+		{"QE identity issuer chain's root", "tdx.collateral", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.QEIdentityIssuerChain }, cert(1))},
 		{"PCK CRL", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.PCKCRL }, flip)},
 		{"PCK CRL's signature", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.PCKCRL }, func(b []byte) { b[len(b)-5] ^= 1 })},
-		{"PCK CRL issuer chain", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.PCKCRLIssuerChain }, at(300))},
+		{"PCK CRL issuer chain", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.PCKCRLIssuerChain }, cert(0))},
+		{"PCK CRL issuer chain's root", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.PCKCRLIssuerChain }, cert(1))},
 		{"root CA CRL", "tdx.crl", of(func(b *attestation.Bundle) []byte { return b.CPU.TDX.RootCACRL }, flip)},
 	}
 	snp := []row{
@@ -161,6 +164,24 @@ func TestFlippedBitInTheBundle(t *testing.T) {
 			}
 			w.serves(t)
 		})
+	}
+}
+
+// cert flips a bit in the signature of the n-th certificate of a PEM chain, which
+// may have other bytes before it.
+func cert(n int) func([]byte) {
+	return func(b []byte) {
+		b = b[bytes.Index(b, []byte("-----BEGIN")):]
+		for ; ; n-- {
+			block, rest := pem.Decode(b)
+			if n > 0 {
+				b = rest
+				continue
+			}
+			block.Bytes[len(block.Bytes)-5] ^= 1
+			copy(b, pem.EncodeToMemory(block))
+			return
+		}
 	}
 }
 

@@ -54,15 +54,19 @@ func (c *clock) add(d time.Duration, tick bool) (<-chan time.Time, func() bool) 
 	}
 }
 
-// await waits until somebody waits for exactly d.
-func (c *clock) await(d time.Duration) {
+// await waits until so many wait for exactly d.
+func (c *clock) await(d time.Duration, many int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
+		n := 0
 		for t := range c.timers {
 			if t.d == d {
-				return
+				n++
 			}
+		}
+		if n >= many {
+			return
 		}
 		c.cond.Wait()
 	}

@@ -231,8 +231,8 @@ func TestExpiredEpoch(t *testing.T) {
 	_, sealed := p.seal(old)
 	_, later := p.seal(p.params(chat("y")))
 
-	n.clock.await(8*time.Minute + 30*time.Second) // until the next epoch is to be made
-	n.advance(10 * time.Minute)                   // past not_after
+	n.clock.await(8*time.Minute+30*time.Second, 1) // until the next epoch is to be made
+	n.advance(10 * time.Minute)                    // past not_after
 	w.events.await("epoch.begun", 2)
 
 	t.Run("an expired epoch: the client starts no job", func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestExpiredEpoch(t *testing.T) {
 	})
 	t.Run("an expired epoch: its keys are gone", func(t *testing.T) {
 		n.advance(time.Minute)
-		n.clock.await(9*time.Minute + 32*time.Second) // the HPKE key is gone, the signing key not yet
+		n.clock.await(9*time.Minute+32*time.Second, 1) // the HPKE key is gone, the signing key not yet
 		wantRefusal(t, p.sendRaw(later), "open.key-gone")
 	})
 	if after := p.standing(); after != pBefore {

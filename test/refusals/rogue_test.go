@@ -42,6 +42,7 @@ type rogue struct {
 	play      func(*rogueJob) error // instead of a plain answer
 
 	mu    sync.Mutex
+	cond  *sync.Cond // a voucher came
 	ran   int
 	books map[attestation.Address]*rogueBook
 }
@@ -58,6 +59,7 @@ type rogueBook struct {
 func (n *network) rogue(t testing.TB) *rogue {
 	t.Helper()
 	w := &rogue{n: n, logKey: newKey(t), seen: channel.NewReplay(channel.DefaultReplayJobs), books: map[attestation.Address]*rogueBook{}}
+	w.cond = sync.NewCond(&w.mu)
 	m := n.publish(t, &w.id, setup{tee: attestation.TDX})
 	var err error
 	w.keys, err = channel.NewEpochKeys(rand.Reader)
@@ -126,6 +128,16 @@ func (w *rogue) take(a attestation.Address, raw []byte) {
 	defer w.mu.Unlock()
 	if b := w.book(a); v.Voucher.Cumulative > b.highest.Voucher.Cumulative {
 		b.highest, b.raw = v, append([]byte(nil), raw...)
+		w.cond.Broadcast()
+	}
+}
+
+// awaitVoucher waits until it holds one for so many nano.
+func (w *rogue) awaitVoucher(a attestation.Address, nano uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.book(a).highest.Voucher.Cumulative < nano {
+		w.cond.Wait()
 	}
 }
 

@@ -240,27 +240,27 @@ func sayAfter(prompt, n int, word func(int) string) play {
 	}
 }
 
-// until is a run that says words and then waits for gate to be closed, or for
-// the job's end, before it says one more.
-func until(gate <-chan struct{}, words ...string) play {
+// hold is a run that says words, and then waits for the job's end.
+func hold(words ...string) play {
 	return func(ctx context.Context, req engine.Request, s engine.Sink) (engine.Result, error) {
-		last := func(i int) string {
-			if i < len(words) {
-				return words[i]
-			}
-			return "more "
+		r, err := say(words...)(ctx, req, s)
+		if err != nil {
+			return r, err
 		}
-		n := len(words) + 1
-		return sayAfter(promptTokens, n, func(i int) string {
-			if i == n-1 {
-				select {
-				case <-gate:
-				case <-ctx.Done():
-				}
-			}
-			return last(i)
-		})(ctx, req, s)
+		<-ctx.Done()
+		return engine.Result{Usage: r.Usage, FinishReason: "cancelled"}, ctx.Err()
 	}
+}
+
+// gated is a run that says words, waits for gate to be closed, and says one more.
+func gated(gate <-chan struct{}, words ...string) play {
+	return sayAfter(promptTokens, len(words)+1, func(i int) string {
+		if i < len(words) {
+			return words[i]
+		}
+		<-gate
+		return "more "
+	})
 }
 
 // events are the codes that a worker logged.
