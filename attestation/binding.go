@@ -73,14 +73,12 @@ func (j *job) expected() {
 	} else {
 		ok := e.Record.WorkerID == k.WorkerID && e.Record.PlatformID == j.platform && j.platform != zero
 		limit := time.Duration(j.policy.p.Ages.Registry)
-		recent := e.Record.ProvenAt.IsZero() || j.now.Sub(e.Record.ProvenAt) <= limit
+		recent := !e.Record.ProvenAt.IsZero() && j.now.Sub(e.Record.ProvenAt) <= limit
 		j.r.Expect("binding.platform", ok && recent && j.now.Before(e.Record.Expiry), fmt.Sprintf("%x", j.platform),
 			fmt.Sprintf("%x of record %s, proven at most %s ago, which runs to %s", e.Record.PlatformID, e.Record.WorkerID, limit, e.Record.Expiry.UTC().Format(time.RFC3339)))
 		j.r.Expect("binding.payout", e.Record.Payout == k.PayoutAddress, k.PayoutAddress, e.Record.Payout)
 		j.until(e.Record.Expiry)
-		if !e.Record.ProvenAt.IsZero() {
-			j.until(e.Record.ProvenAt.Add(limit))
-		}
+		j.until(e.Record.ProvenAt.Add(limit))
 	}
 	p := j.policy.p
 	id := Digest(j.platform)

@@ -377,7 +377,7 @@ func (w *world) verifier() (*attestation.Verifier, attestation.Expect) {
 			w.release.Digest():             {Kind: attestation.EntryRelease, Meta: attestation.ReleaseMeta(w.release.Number)},
 			attestation.ModelKey(toyModel): {Kind: attestation.EntryModel, Meta: sha256.Sum256([]byte(toyModel.Name))},
 		}},
-		Record: &attestation.RecordView{WorkerID: workerID, Payout: payoutTo, PlatformID: w.machine.PlatformID(), Expiry: now.Add(time.Hour)},
+		Record: &attestation.RecordView{WorkerID: workerID, Payout: payoutTo, PlatformID: w.machine.PlatformID(), Expiry: now.Add(time.Hour), ProvenAt: now},
 	}
 }
 

@@ -73,7 +73,7 @@ func newScene(w *softtee.World, tee attestation.TEE) *scene {
 		},
 		floor:    []byte("release_floor = 2\n"),
 		registry: &attestation.RegistryView{Address: address(9), ReleaseFloor: 1, ProvenAt: now.Add(-time.Minute)},
-		record:   &attestation.RecordView{WorkerID: address(1), Payout: address(2), PlatformID: m.PlatformID(), Expiry: now.Add(time.Hour)},
+		record:   &attestation.RecordView{WorkerID: address(1), Payout: address(2), PlatformID: m.PlatformID(), Expiry: now.Add(time.Hour), ProvenAt: now.Add(-time.Minute)},
 		policy:   &attestation.Policy{Rebuilders: []attestation.Digest{rebuilder(w)}},
 		chain:    chain{at: now.Add(-2 * time.Minute)},
 		expect:   attestation.Expect{Now: now, Nonce: [32]byte{10}, WorkerID: address(1)},

@@ -57,9 +57,9 @@ func (f *auditFlags) bundleVerifier(ctx context.Context, snap *lite.Snapshot, re
 		return nil, err
 	}
 	return func(b *attestation.Bundle, at time.Time) *attestation.Result {
-		then := *reg
-		then.ProvenAt = at
-		res := v.Verify(b, attestation.Expect{Now: at, WorkerID: worker, Registry: &then, Record: rec})
+		then, owner := *reg, *rec
+		then.ProvenAt, owner.ProvenAt = at, at // else the newest proof would be the verifier's clock
+		res := v.Verify(b, attestation.Expect{Now: at, WorkerID: worker, Registry: &then, Record: &owner})
 		if f.roots != "" {
 			return asTest(res)
 		}

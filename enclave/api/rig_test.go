@@ -146,7 +146,7 @@ func (w *worker) verify(raw []byte, nonce [32]byte) (*attestation.Verified, erro
 	if err != nil {
 		return nil, err
 	}
-	record := &attestation.RecordView{WorkerID: w.keyset.WorkerID, Payout: w.keyset.PayoutAddress, PlatformID: w.machine.PlatformID(), Expiry: start.Add(time.Hour)}
+	record := &attestation.RecordView{WorkerID: w.keyset.WorkerID, Payout: w.keyset.PayoutAddress, PlatformID: w.machine.PlatformID(), Expiry: start.Add(time.Hour), ProvenAt: start}
 	return v.Verify(b, attestation.Expect{Now: start.Add(time.Second), Nonce: nonce, WorkerID: w.keyset.WorkerID, Record: record}).Verified()
 }
 

@@ -70,7 +70,7 @@ func newEvidence(tb testing.TB, tee attestation.TEE) *evidence {
 			release.Digest():                {Kind: attestation.EntryRelease, Meta: attestation.ReleaseMeta(1)},
 			attestation.ModelKey(models[0]): {Kind: attestation.EntryModel, Meta: sha256.Sum256([]byte(model))},
 		}},
-		Record: &attestation.RecordView{WorkerID: workerID, Payout: payout, PlatformID: m.PlatformID(), Expiry: now.Add(time.Hour)},
+		Record: &attestation.RecordView{WorkerID: workerID, Payout: payout, PlatformID: m.PlatformID(), Expiry: now.Add(time.Hour), ProvenAt: now},
 	}}
 }
 
