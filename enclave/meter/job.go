@@ -28,6 +28,7 @@ type Job struct {
 	prompt  uint64 // tokens: the ceiling before Start, the real count after
 	cached  uint64
 	started bool
+	refused bool   // by Start
 	bought  uint64 // completion tokens, whole windows: what the client has paid for this job
 	granted uint64 // completion tokens, whole windows: what is reserved of it
 	reserve uint64 // nano
@@ -103,6 +104,9 @@ func (j *Job) setReserve(nano uint64) {
 // over its ceiling is refused and not billed.
 func (j *Job) Start(prompt, cached uint64) error {
 	if prompt > j.terms.Prompt {
+		j.a.mu.Lock()
+		defer j.a.mu.Unlock()
+		j.refused = true
 		return refuse(CeilingPrompt, prompt, fmt.Sprintf("at most %d tokens", j.terms.Prompt))
 	}
 	if cached > prompt {
@@ -202,8 +206,11 @@ type Bill struct {
 }
 
 // Settle closes the job and bills u, but nothing beyond what was granted: a
-// count past its grant is cut to it, and a prompt over its ceiling makes the
-// whole job free. sign makes the receipt (COSE bytes) while the channel's tree
+// count past its grant is cut to it. A prompt over its ceiling makes the job free
+// if it was not answered, and is cut to the ceiling if it was: an engine that
+// counts prompts only at the end has done the work by then, and a client that
+// finds a body which becomes more tokens than its bytes must not have it for
+// nothing. sign makes the receipt (COSE bytes) while the channel's tree
 // stands still; it must be quick. If sign fails, nothing is billed.
 func (j *Job) Settle(u attestation.Usage, sign func(Bill) ([]byte, error)) (Bill, []byte, error) {
 	a := j.a
@@ -228,7 +235,10 @@ func (j *Job) billable(u attestation.Usage) attestation.Usage {
 	if j.started {
 		u.Prompt, u.Cached = min(u.Prompt, j.prompt), j.cached
 	} else if u.Prompt > j.terms.Prompt {
-		return attestation.Usage{}
+		if j.refused || u.Completion == 0 {
+			return attestation.Usage{}
+		}
+		u.Prompt = j.terms.Prompt
 	}
 	u.Cached = min(u.Cached, u.Prompt)
 	u.Completion = min(u.Completion, j.granted)

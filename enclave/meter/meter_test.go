@@ -432,7 +432,8 @@ func TestSettleBillsNoMoreThanGranted(t *testing.T) {
 		{"more reasoning than completion", true, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 5}, attestation.Usage{Prompt: 50, Cached: 20, Completion: 1, Reasoning: 1}, 30 + 10 + 2},
 		{"nothing", true, attestation.Usage{}, attestation.Usage{}, 0},
 		{"counts known at the end", false, attestation.Usage{Prompt: 100, Cached: 1000, Completion: 3}, attestation.Usage{Prompt: 100, Cached: 100, Completion: 3}, 50 + 6},
-		{"a prompt over the ceiling, known at the end", false, attestation.Usage{Prompt: 101, Completion: 3}, attestation.Usage{}, 0},
+		{"a prompt over the ceiling, known when it was answered", false, attestation.Usage{Prompt: 1000, Cached: 200, Completion: 3}, attestation.Usage{Prompt: 100, Cached: 100, Completion: 3}, 50 + 6},
+		{"a prompt over the ceiling, without an answer", false, attestation.Usage{Prompt: 101}, attestation.Usage{}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newClient(1)
