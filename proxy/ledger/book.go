@@ -34,7 +34,7 @@ type book struct {
 // openJob is one that may still be billed.
 type openJob struct {
 	nano    uint64 // allocated
-	ceiling uint64 // nano that it may cost: a worker may serve it from what other jobs left unused
+	ceiling uint64 // nano that its terms allow in total; no receipt may exceed what was allocated
 	live    bool   // a call in this process may still raise it
 	freed   bool   // its allocation is counted no more
 	since   time.Time
@@ -201,8 +201,10 @@ func (b *book) append(cose []byte, cost uint64) error {
 // Record takes a receipt that its caller has verified, in any order; one that
 // comes before those it follows waits for them. Taking it twice is no error.
 // Another receipt under the same index, one for a job that was not opened or
-// beyond its ceiling, and books that differ once the gap is closed,
-// are a *BooksError, after which nothing more is signed for the log.
+// beyond what was allocated to it, and books that differ once the gap is
+// closed, are a *BooksError, after which nothing more is signed for the log.
+// After Restore the jobs are not known, and all receipts together may not
+// exceed what was ever signed.
 // The receipt is on disk before the next voucher that covers it.
 func (s *Signer) Record(cose []byte, r auditlog.Receipt) error {
 	s.mu.Lock()
@@ -237,8 +239,8 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 	if len(b.early) >= maxEarly {
 		return s.books("receipts", fmt.Sprintf("%d without those before them", len(b.early)), "none left out")
 	}
-	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.ceiling) {
-		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d of its terms", j.ceiling))
+	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.nano) {
+		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d that it was granted", j.nano))
 	}
 	b.early[r.Index] = early{cose, r}
 	s.dropJob(b, r.JobID)
@@ -251,6 +253,9 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 		delete(b.early, n)
 		if err := b.append(e.cose, e.r.Cost); err != nil {
 			return s.books("settled", err.Error(), "an amount")
+		}
+		if spent, err := payout.Add(b.floor, b.settled); s.restored && e.r.Cost > 0 && (err != nil || s.top == nil || spent > s.top.Cumulative) {
+			return s.books("settled", fmt.Sprint(spent), "at most what was ever signed")
 		}
 		s.insertReceipt(e)
 		if err := s.met(b, n+1); err != nil {

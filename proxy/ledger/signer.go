@@ -33,7 +33,7 @@ type Signer struct {
 	recent []*voucher
 	book   *book // nil before Begin
 
-	restored bool // vouchers were adopted: jobs of the lost ledger may be billed
+	restored bool // the ledger was lost or is old: jobs that it does not know may be billed
 }
 
 // voucher is one that was or will be signed once its write is on disk.
@@ -349,6 +349,14 @@ func isDone(w *write) bool {
 	default:
 		return false
 	}
+}
+
+// Restore has receipts taken of jobs that the ledger has lost, as far as what
+// was ever signed reaches. Only a user may ask for it.
+func (s *Signer) Restore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restored = true
 }
 
 // Adopt takes over a voucher of this channel's key that the ledger has lost.

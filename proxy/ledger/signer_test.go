@@ -166,9 +166,13 @@ func TestBooksThatDifferStopTheChannel(t *testing.T) {
 		},
 		"a job that was never opened": func(s *Signer) error { return s.Record(receipt(s, 1, 9, 1, 0)) },
 		"the same job twice":          func(s *Signer) error { return s.Record(receipt(s, 1, 1, 1, 1)) },
-		"more than the job's ceiling": func(s *Signer) error {
+		"more than the job was granted, within its terms": func(s *Signer) error {
 			_, err := s.Allocate(logID(1), jobID(2), 10, 30)
-			return errors.Join(err, s.Record(receipt(s, 1, 2, 1, 31)))
+			return errors.Join(err, s.Record(receipt(s, 1, 2, 1, 11)))
+		},
+		"more than was ever signed, though the jobs are lost": func(s *Signer) error {
+			s.Restore()
+			return errors.Join(s.Record(receipt(s, 1, 8, 1, 0)), s.Record(receipt(s, 1, 9, 2, 1)))
 		},
 		"another base": func(s *Signer) error {
 			c, err := s.Allocate(logID(1), jobID(5), 5, testLimit)
