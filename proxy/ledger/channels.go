@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"cocoon/attestation"
 	"cocoon/contracts"
@@ -74,6 +75,15 @@ func (l *Ledger) CloseChannel(address attestation.Address) error {
 		_, err := tx.Exec("UPDATE channels SET closed = 1 WHERE address = ?", address[:])
 		return err
 	}).wait()
+}
+
+// CountChannels counts the channels that were made since a time.
+func (l *Ledger) CountChannels(ctx context.Context, since time.Time) (int, error) {
+	var n int
+	if err := l.read.QueryRowContext(ctx, "SELECT count(*) FROM channels WHERE created > ?", since.Unix()).Scan(&n); err != nil {
+		return 0, fmt.Errorf("ledger: channels: %w", err)
+	}
+	return n, nil
 }
 
 // Channels lists all channels, oldest first.

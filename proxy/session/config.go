@@ -41,14 +41,24 @@ type Config struct {
 	Verifier *attestation.Verifier
 	Ledger   *ledger.Ledger
 	Chain    Chain
-	Opener   Opener        // nil: channels must be in the ledger already
-	Deposit  uint64        // nano above the reserve, for a channel that Opener opens
-	Shape    channel.Shape // the zero value pads and paces
-	Restore  bool          // adopt own vouchers and receipts that the ledger has lost
-	Dialer   api.Dialer
-	Now      func() time.Time
-	Rand     io.Reader
+	Opener   Opener // nil: channels must be in the ledger already
+	Deposit  uint64 // nano above the reserve, for a channel that Opener opens
+	// MaxOpenings is how many channels may be opened in a day, to all workers
+	// together; 0 for DefaultMaxOpenings.
+	MaxOpenings int
+	MaxPrice    uint64        // nano per million tokens of any kind; a model that costs more is not offered. 0 for no bound
+	Shape       channel.Shape // the zero value pads and paces
+	Restore     bool          // adopt own vouchers and receipts that the ledger has lost
+	Dialer      api.Dialer
+	Now         func() time.Time
+	Rand        io.Reader
 }
+
+// DefaultMaxOpenings is how many channels may be opened in openingsPeriod.
+const (
+	DefaultMaxOpenings = 16
+	openingsPeriod     = 24 * time.Hour
+)
 
 // spareJobs is how many jobs a session keeps prepared.
 const spareJobs = 4

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type Session struct {
 	bundle   []byte
 	record   contracts.WorkerRecord
 	logID    [32]byte
+	began    time.Time     // before verification; its monotonic reading runs whatever the clock does
+	lifetime time.Duration // from then on
 
 	mu     sync.Mutex
 	signer *ledger.Signer // nil before Fund
@@ -49,7 +52,7 @@ func Connect(ctx context.Context, cfg *Config, endpoint string, workerID attesta
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{cfg: cfg, endpoint: endpoint, conn: conn}
+	s := &Session{cfg: cfg, endpoint: endpoint, conn: conn, began: cfg.Now()}
 	if err := s.attest(ctx, workerID); err != nil {
 		conn.Close()
 		return nil, err
@@ -110,8 +113,21 @@ func (s *Session) verify(ctx context.Context, raw []byte, nonce [32]byte, worker
 		return refused(err)
 	}
 	s.verified, s.bundle, s.logID = v, raw, attestation.LogID(v.Keyset().LogPublicKey)
+	s.lifetime = validity(v, s.began)
 	return nil
 }
+
+// validity is how long v stays current from now on. Where the caller's clock is
+// slow that is less than its distance to Expires.
+func validity(v *attestation.Verified, now time.Time) time.Duration {
+	const step = time.Millisecond
+	most := int(max(v.Expires().Sub(now), 0)/step) + 1
+	n := sort.Search(most, func(i int) bool { return v.Current(now.Add(time.Duration(i)*step)) != nil })
+	return time.Duration(max(n-1, 0)) * step
+}
+
+// Left is how long jobs may be started.
+func (s *Session) Left() time.Duration { return s.lifetime - s.cfg.Now().Sub(s.began) }
 
 // Endpoint is where the session was dialled.
 func (s *Session) Endpoint() string { return s.endpoint }
@@ -135,16 +151,32 @@ func (s *Session) Usable() error {
 	case <-s.conn.Done():
 		return fmt.Errorf("%w: the connection is gone", errUnreached)
 	default:
-		return s.verified.Current(s.cfg.Now())
 	}
+	if s.Left() <= 0 { // also where the clock was set back since
+		return fmt.Errorf("%w: its evidence was good for %s", attestation.ErrNotVerified, s.lifetime)
+	}
+	return s.verified.Current(s.cfg.Now())
 }
 
 // Price is what the worker's record asks for a model that its keyset attests.
+// It is false, too, for one that asks more than MaxPrice.
 func (s *Session) Price(model string) (attestation.Prices, bool) {
 	if _, ok := s.model(model); !ok {
 		return attestation.Prices{}, false
 	}
-	return s.record.Price(model)
+	p, ok := s.record.Price(model)
+	return p, ok && !s.dear(p)
+}
+
+// TooDear reports whether the worker has the model, and asks more than MaxPrice.
+func (s *Session) TooDear(model string) bool {
+	_, has := s.model(model)
+	p, priced := s.record.Price(model)
+	return has && priced && s.dear(p)
+}
+
+func (s *Session) dear(p attestation.Prices) bool {
+	return s.cfg.MaxPrice > 0 && max(p.Prompt, p.Cached, p.Completion, p.Reasoning) > s.cfg.MaxPrice
 }
 
 func (s *Session) model(name string) (attestation.Model, bool) {

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"cocoon/attestation"
 	"cocoon/attestation/channel"
@@ -73,7 +74,7 @@ func Retryable(err error) bool {
 	case errors.As(err, &j):
 		return j.Status == 402 || j.Status == 429 || j.Status >= 500
 	case errors.As(err, &r):
-		return r.Retryable() || r.AttestAgain() || Unreached(err)
+		return r.Retryable() || r.AttestAgain() || ChannelRefused(err) || Unreached(err)
 	case errors.As(err, &c):
 		return c.Name == "job.verified"
 	}
@@ -92,6 +93,13 @@ func ConnectAgain(err error) bool {
 		return c.Name == "job.verified"
 	}
 	return Unreached(err) || errors.Is(err, ledger.ErrLogEnded) || errors.Is(err, attestation.ErrNotVerified)
+}
+
+// ChannelRefused reports whether the worker no longer serves the channel: it
+// was closed, or is closing. Fund then finds or opens another.
+func ChannelRefused(err error) bool {
+	var r *api.RefusalError
+	return errors.As(err, &r) && strings.HasPrefix(r.Name, "channel.") && !r.Retryable()
 }
 
 // CreditLags reports whether the worker had, in this instant, served other jobs

@@ -46,6 +46,13 @@ func (s *Session) Fund(ctx context.Context) error {
 	return nil
 }
 
+// Unfund has the next Fund look for the channel anew, on the chain.
+func (s *Session) Unfund() {
+	s.mu.Lock()
+	s.signer = nil
+	s.mu.Unlock()
+}
+
 // reconcileNew waits a little for a worker whose liteservers do not show the
 // channel yet.
 func (s *Session) reconcileNew(ctx context.Context, signer *ledger.Signer) error {
@@ -132,12 +139,35 @@ func (s *Session) channel(ctx context.Context) (ledger.Channel, error) {
 	if s.cfg.Opener == nil {
 		return ledger.Channel{}, &ChannelError{Err: fmt.Errorf("the ledger has none to worker %s, and no wallet to open one", want.WorkerID)}
 	}
+	if err := s.mayOpen(ctx); err != nil {
+		return ledger.Channel{}, &ChannelError{Err: err}
+	}
 	// The key is on disk before money is sent to what it signs for.
 	ch, err := s.cfg.Ledger.AddChannel(want)
 	if err != nil {
 		return ledger.Channel{}, err
 	}
 	return ch, s.open(ctx, ch)
+}
+
+// mayOpen bounds what a worker can have tied up: each new identity, payout or
+// redeemer that it shows, and each channel that it releases, asks for a deposit.
+func (s *Session) mayOpen(ctx context.Context) error {
+	if s.cfg.Deposit < contracts.MinDeposit {
+		return fmt.Errorf("deposit: got %d nano, want at least %d: no worker serves less", s.cfg.Deposit, uint64(contracts.MinDeposit))
+	}
+	most := s.cfg.MaxOpenings
+	if most <= 0 {
+		most = DefaultMaxOpenings
+	}
+	n, err := s.cfg.Ledger.CountChannels(ctx, s.cfg.Now().Add(-openingsPeriod))
+	if err != nil {
+		return err
+	}
+	if n >= most {
+		return fmt.Errorf("opened %d channels in %s, want at most %d: workers whose channels close or whose terms change would tie up the wallet", n, openingsPeriod, most)
+	}
+	return nil
 }
 
 func (s *Session) open(ctx context.Context, ch ledger.Channel) error {

@@ -59,6 +59,9 @@ func (s *Session) reconcile(ctx context.Context, signer *ledger.Signer) error {
 
 // begin takes the worker's vouchers as a basis, if they are this client's own.
 func (s *Session) begin(ctx context.Context, signer *ledger.Signer, r *api.ReceiptsResponse) error {
+	if s.cfg.Restore {
+		signer.Restore()
+	}
 	for _, raw := range [][]byte{r.Base, r.Highest} {
 		if len(raw) == 0 {
 			continue
@@ -98,6 +101,10 @@ func (s *Session) checkPaid(ctx context.Context, signer *ledger.Signer, r *api.R
 	}
 	if r.BasePaid > state.Paid {
 		return misbehaves("receipts.base", fmt.Sprintf("%d nano", r.BasePaid), fmt.Sprintf("at most the %d that the chain has paid", state.Paid))
+	}
+	if r.BasePaid > signer.Highest() && !s.cfg.Restore {
+		// The chain paid a voucher of ours that this ledger never signed.
+		return &ledger.UnknownVoucherError{Channel: signer.Channel().Address, Cumulative: r.BasePaid, Highest: signer.Highest()}
 	}
 	return nil
 }
