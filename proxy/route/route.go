@@ -218,7 +218,8 @@ func (r *Router) choose(good []*worker, model string) *worker {
 			return ^uint64(0)
 		}
 		p, _ := s.Price(model)
-		return p.Prompt/2 + p.Completion/2
+		// Which tokens count as cached or reasoning, only the worker knows.
+		return max(p.Prompt, p.Cached)/2 + max(p.Completion, p.Reasoning)/2
 	}
 	for _, w := range good {
 		least = min(least, price(w))
@@ -266,6 +267,9 @@ func (r *Router) none(model string, not map[attestation.Address]bool, unpaid map
 			if _, ok := s.Price(model); ok {
 				verified++
 				e.Reasons = append(e.Reasons, w.endpoint.Address+": full")
+			} else if s.TooDear(model) {
+				verified++
+				e.Reasons = append(e.Reasons, w.endpoint.Address+": asks more than the highest price allowed")
 			}
 		}
 	}

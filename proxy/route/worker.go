@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"cocoon/attestation"
 	"cocoon/proxy/session"
 )
 
@@ -62,6 +64,9 @@ func (w *worker) connect(ctx context.Context) (*session.Session, error) {
 		if ctx.Err() == nil {
 			w.r.cfg.Logger.Warn("worker.refused", "endpoint", w.endpoint.Address, "error", err.Error())
 		}
+		if revoked(err) {
+			w.drop()
+		}
 		return nil, err
 	}
 	w.r.cfg.Logger.Info("worker.verified", "endpoint", w.endpoint.Address, "worker", s.WorkerID().String(),
@@ -70,6 +75,30 @@ func (w *worker) connect(ctx context.Context) (*session.Session, error) {
 		old.Retire()
 	}
 	return s, nil
+}
+
+// revoked reports whether a worker was refused for more than its keyset's or
+// beacon's time, which clocks a little apart disagree on.
+func revoked(err error) bool {
+	var refused *session.NotVerifiedError
+	if !errors.As(err, &refused) || refused.Result == nil {
+		return false
+	}
+	return slices.ContainsFunc(refused.Result.Checks, func(c attestation.Check) bool {
+		return c.Outcome == attestation.Fail && c.Name != "keyset.current" && c.Name != "beacon.fresh"
+	})
+}
+
+// drop gives the old session no more jobs: what it rests on was true when it
+// began, and is known to be true no more.
+func (w *worker) drop() {
+	w.mu.Lock()
+	old := w.session
+	w.session = nil
+	w.mu.Unlock()
+	if old != nil {
+		old.Retire()
+	}
 }
 
 // take replaces the session and returns the old one.
@@ -111,7 +140,7 @@ func (w *worker) pause(ctx context.Context, d time.Duration, err error) {
 
 // hold waits until the session must be replaced.
 func (w *worker) hold(ctx context.Context, s *session.Session) {
-	t := time.NewTimer(renewal(s.Verified().Expires().Sub(w.r.cfg.Session.Now())))
+	t := time.NewTimer(renewal(s.Left()))
 	defer t.Stop()
 	select {
 	case <-t.C: // the old one serves on until the new one is there
@@ -200,6 +229,9 @@ func (w *worker) lease(ctx context.Context) (*Lease, error) {
 
 // judge benches a worker that broke the protocol.
 func (w *worker) judge(s *session.Session, err error) {
+	if s != nil && session.ChannelRefused(err) {
+		s.Unfund()
+	}
 	if !session.Misbehaves(err) {
 		return
 	}
