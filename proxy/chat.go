@@ -89,6 +89,7 @@ func (a *attempts) run() (*run, error) {
 	var last error
 	pause := firstPause
 	for made := 1; ; made++ {
+		before := a.spent + a.open
 		r, err := a.next()
 		if err == nil {
 			return r, nil
@@ -97,7 +98,7 @@ func (a *attempts) run() (*run, error) {
 		if errors.As(err, &none) && last != nil {
 			return nil, last // there is no other worker: the one that tried says why
 		}
-		if session.CreditLags(err) && pause <= lastPause {
+		if session.CreditLags(err) && pause <= lastPause && a.spent+a.open == before {
 			made--
 			a.rest(pause)
 			pause *= 2
@@ -132,7 +133,7 @@ func (a *attempts) next() (*run, error) {
 	}
 	job, err := a.start(ctx, lease)
 	if err != nil {
-		a.judge(lease, err)
+		a.judge(lease, err, true)
 		return nil, err
 	}
 	r := &run{q: a.q, req: a.req, lease: lease, job: job, attempts: a, unwatch: watch(ctx, job)}
@@ -142,13 +143,14 @@ func (a *attempts) next() (*run, error) {
 		return r, nil
 	}
 	r.unwatch()
+	before := a.spent + a.open
 	if rc := job.Receipt(); rc != nil {
 		a.spent += rc.Cost
 	} else {
 		a.open += job.Terms().TotalCeiling
 	}
 	job.Close()
-	a.judge(lease, err)
+	a.judge(lease, err, a.spent+a.open == before)
 	return nil, err
 }
 
@@ -162,10 +164,11 @@ func (a *attempts) rest(d time.Duration) {
 	}
 }
 
-// judge gives a worker back that failed. One whose connection, evidence or
-// credit ended may do the next attempt, with new ones.
-func (a *attempts) judge(lease *route.Lease, err error) {
-	if !session.ConnectAgain(err) && !session.CreditLags(err) {
+// judge gives a worker back that failed. One whose connection, evidence,
+// channel or credit ended may do the next attempt, with new ones; for want of
+// credit only if the attempt was free.
+func (a *attempts) judge(lease *route.Lease, err error, free bool) {
+	if !session.ConnectAgain(err) && !(session.CreditLags(err) && free) && !session.ChannelRefused(err) {
 		a.tried[lease.WorkerID()] = true
 	}
 	lease.Release(err)
@@ -267,7 +270,7 @@ func (r *run) deliver() {
 		r.q.note = append(r.q.note, "cost", rc.Cost, "prompt", rc.Usage.Prompt, "completion", rc.Usage.Completion)
 	}
 	if err != nil {
-		r.q.note = append(r.q.note, "error", asAPIError(err).Code)
+		r.q.note = append(r.q.note, "error", asAPIError(err).name())
 	}
 }
 
@@ -339,7 +342,9 @@ func (r *run) stream() error {
 	r.q.status = http.StatusOK
 	r.q.w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(r.q.w)
+	whole := true // what was written ends with an event
 	write := func(part []byte) error {
+		whole = bytes.HasSuffix(part, []byte("\n\n")) || bytes.HasSuffix(part, []byte("\n\r\n"))
 		if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return err
 		}
@@ -350,7 +355,11 @@ func (r *run) stream() error {
 	}
 	err := r.parts(write)
 	if err != nil {
-		_ = write(append(append([]byte("data: "), asAPIError(err).body()...), "\n\n"...))
+		event := append(append([]byte("data: "), asAPIError(err).body()...), "\n\n"...)
+		if !whole { // else the error would be the rest of a line that broke off
+			event = append([]byte("\n\n"), event...)
+		}
+		_ = write(event)
 	}
 	r.bill(h)
 	_ = rc.SetWriteDeadline(time.Time{})

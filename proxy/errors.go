@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"cocoon/attestation/channel"
 	"cocoon/enclave/api"
@@ -45,6 +46,14 @@ func (e *apiError) body() []byte {
 	return b
 }
 
+// name is the code as a log may hold it. A worker's own could be any text.
+func (e *apiError) name() string {
+	if len(e.Code) > 64 || strings.Trim(e.Code, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" {
+		return "unnamed"
+	}
+	return e.Code
+}
+
 // fail answers with an error object.
 func (q *exchange) fail(err error) {
 	e := asAPIError(err)
@@ -57,7 +66,7 @@ func (q *exchange) fail(err error) {
 		h.Set("X-Should-Retry", "false")
 	}
 	q.status = e.Status
-	q.note = append(q.note, "error", e.Code)
+	q.note = append(q.note, "error", e.name())
 	q.w.WriteHeader(e.Status)
 	q.w.Write(append(e.body(), '\n'))
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
@@ -42,6 +43,8 @@ type liar struct {
 	frames   func(send func(wire []byte) error, wires [][]byte) error // sends the answer's frames
 	signer   ed25519.PrivateKey                                       // nil: the attested key
 	accounts func(*api.ReceiptsResponse)
+	failure  *channel.JobError   // in the answer's place
+	refuses  attestation.Address // a channel that it no longer serves
 
 	mu      sync.Mutex
 	settled uint64
@@ -140,6 +143,9 @@ func (l *liar) Run(s api.RunServer) error {
 		return err
 	}
 	j, err := l.keys.Accept(open, ekm, l.digest, func(a attestation.Address) (ed25519.PublicKey, error) {
+		if a == l.refuses {
+			return nil, api.Refuse(codes.PermissionDenied, "channel.refused", "closed")
+		}
 		v, err := l.w.chain.channel(a)
 		return v.State.Init.ClientKey[:], err
 	}, l.seen)
@@ -185,6 +191,9 @@ func (l *liar) answer(j *channel.ServerJob) []channel.Frame {
 		said.Write([]byte(part))
 		frames = append(frames, channel.Frame{Type: channel.FrameData, Data: channel.AppendData(nil, n, []byte(part))})
 	}
+	if l.failure != nil {
+		frames = append(frames[:1], channel.Frame{Type: channel.FrameError, Data: l.failure.Encode()})
+	}
 	r := auditlog.Receipt{
 		Version: auditlog.ReceiptVersion, JobID: j.JobID(), Channel: j.Channel(), WorkerID: l.id, LogID: l.logID, Index: l.tree.Count(),
 		KeysetDigest: l.digest, Model: toyModel, RequestCommitment: auditlog.Commit(req.BlindKey, req.Body), ResponseCommitment: [32]byte(said.Sum(nil)),
@@ -208,6 +217,13 @@ func (l *liar) answer(j *channel.ServerJob) []channel.Frame {
 	l.settled += r.Cost
 	l.cose = append(l.cose, cose)
 	return append(frames, channel.Frame{Type: channel.FrameReceipt, Last: true, Data: cose})
+}
+
+// forget begins accounts anew, for another channel.
+func (l *liar) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tree, l.settled, l.highest, l.cose = auditlog.HeadTree{}, 0, nil, nil
 }
 
 // billedAs sets counts and the cost that goes with them.
