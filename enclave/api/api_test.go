@@ -380,3 +380,26 @@ func TestNothingIsLeftOfAClosedConnection(t *testing.T) {
 		}
 	}
 }
+
+// A bundle is large and costs its asker nothing.
+func TestAConnectionAttestsSoOften(t *testing.T) {
+	w := newWorker(t)
+	c, err := api.Dial(t.Context(), w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for n := range 100 {
+		_, err = c.Client.Attest(t.Context(), &api.AttestRequest{Nonce: [32]byte{1}})
+		if err != nil {
+			if n < 16 {
+				t.Errorf("refused after %d", n)
+			}
+			break
+		}
+	}
+	var r *api.RefusalError
+	if !errors.As(err, &r) || r.Name != "attest.again" || !r.AttestAgain() {
+		t.Errorf("got %v, want attest.again", err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -22,6 +23,8 @@ type ConnState struct {
 	ekm      [32]byte
 	epoch    any
 	attested atomic.Bool
+	attests  atomic.Int32 // answered
+	conn     *guestConn
 }
 
 // AuthType makes ConnState gRPC's AuthInfo.
@@ -32,6 +35,14 @@ func (s *ConnState) EKM() [32]byte { return s.ekm }
 
 // Attested reports whether Attest succeeded on the connection.
 func (s *ConnState) Attested() bool { return s.attested.Load() }
+
+// Know says that the peer has shown a channel's key on the connection, which is
+// from now on not closed to make room for strangers.
+func (s *ConnState) Know() {
+	if s.conn != nil {
+		s.conn.know()
+	}
+}
 
 // Epoch is the Identity.Epoch that the connection's handshake was made with:
 // the keyset that Attest must answer for, and that its jobs pin.
@@ -66,7 +77,10 @@ type Identity struct {
 
 // serverCreds makes TLS connections with a ConnState. current is asked at each
 // handshake, so that a new keyset means a new connection.
-type serverCreds struct{ current func() Identity }
+type serverCreds struct {
+	current func() Identity
+	held    *connections
+}
 
 var errOneEnd = errors.New("these credentials are of the other end")
 
@@ -75,8 +89,13 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	if id.TLS == nil {
 		return nil, nil, errors.New("no keyset to serve with")
 	}
-	conn, info, err := credentials.NewTLS(id.TLS).ServerHandshake(raw)
+	guest, err := c.held.enter(raw)
 	if err != nil {
+		return nil, nil, err
+	}
+	conn, info, err := credentials.NewTLS(id.TLS).ServerHandshake(guest)
+	if err != nil {
+		guest.Close()
 		return nil, nil, err
 	}
 	ekm, err := channel.EKM(info.(credentials.TLSInfo).State)
@@ -84,11 +103,18 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 		conn.Close()
 		return nil, nil, err
 	}
-	return conn, &ConnState{
+	s := &ConnState{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		ekm:            ekm,
 		epoch:          id.Epoch,
-	}, nil
+		conn:           guest,
+	}
+	guest.alarm = time.AfterFunc(attestTimeout, func() {
+		if !s.Attested() {
+			raw.Close()
+		}
+	})
+	return conn, s, nil
 }
 
 func (serverCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -21,10 +21,15 @@ const (
 	connWindow   = 1 << 20
 	ioBuffer     = 64 << 10
 
-	MaxConcurrentStreams = 1024 // calls at once on one connection
+	MaxConcurrentStreams = 512 // calls at once on one connection
 	maxHeaderBytes       = 8 << 10
 	handshakeTimeout     = 10 * time.Second
 	idleTimeout          = 15 * time.Minute
+
+	// A connection pins its keyset. These end it when every key of that is
+	// long gone and none of its jobs can be open.
+	connectionAge   = 30 * time.Minute
+	connectionGrace = time.Hour
 )
 
 // WorkerServer is what a worker does. A handler finds its connection by
@@ -53,7 +58,7 @@ type RunServer interface {
 // each handshake for the keyset that new connections attest.
 func ServerOptions(current func() Identity) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(serverCreds{current: current}),
+		grpc.Creds(serverCreds{current: current, held: &connections{max: maxConnections}}),
 		grpc.ForceServerCodecV2(codec{mem.DefaultBufferPool()}),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connWindow),
@@ -65,7 +70,10 @@ func ServerOptions(current func() Identity) []grpc.ServerOption {
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.NumStreamWorkers(uint32(8 * runtime.GOMAXPROCS(0))),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleTimeout, MaxConnectionAge: connectionAge, MaxConnectionAgeGrace: connectionGrace,
+			Time: time.Minute, Timeout: 20 * time.Second,
+		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	}
 }
@@ -91,6 +99,9 @@ func attest(w WorkerServer, ctx context.Context, m *AttestRequest) (*AttestRespo
 	s, err := StateFromContext(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if s.attests.Add(1) > maxAttests {
+		return nil, Refuse(codes.FailedPrecondition, "attest.again", "this connection has attested often enough: connect again")
 	}
 	r, err := w.Attest(ctx, m)
 	if err == nil {
