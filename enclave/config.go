@@ -4,13 +4,14 @@
 // and runs sealed jobs on an engine for clients who pay first. It promises a
 // client that its prompt reaches the engine alone, that no token is billed
 // which its signed terms and vouchers do not cover, and that every job that was
-// opened ends in a signed receipt, which is in the public log before it is
-// shown. It promises the machine's owner that no job runs unpaid beyond what
-// DESIGN section 5 names. Nothing of a prompt or an answer reaches a log, an
-// error or the host's store.
+// opened ends in a signed receipt, which is in the public log before the next
+// but one checkpoint. It promises the machine's owner that no job runs unpaid
+// beyond what DESIGN section 5 names. Nothing of a prompt or an answer reaches a
+// log, an error or the host's store.
 //
-// It does not protect a prompt from a faulty engine, which sees plaintext, nor
-// the owner's unflushed vouchers from a crash within VoucherFlush.
+// It does not protect a prompt from a faulty engine, which sees plaintext, nor,
+// from a crash, the owner's vouchers of the last VoucherFlush and the log's
+// leaves since the last checkpoint.
 package enclave
 
 import (
@@ -79,7 +80,7 @@ type HostStore interface {
 	Vouchers(ctx context.Context) (map[attestation.Address][]byte, error)
 	PutVoucher(ctx context.Context, channel attestation.Address, raw []byte) error
 	PutBase(ctx context.Context, logID [32]byte, channel attestation.Address, base [32]byte) error
-	PutReceipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64, cose []byte) error
+	PutReceipts(ctx context.Context, logID [32]byte, channel attestation.Address, from uint64, list [][]byte) error
 	Receipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64) ([]byte, error)
 	PutBundle(ctx context.Context, raw []byte) error
 	Bundle(ctx context.Context, digest [32]byte) ([]byte, error)

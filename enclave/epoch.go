@@ -170,6 +170,9 @@ func (s *server) closeEpoch(ctx context.Context, e *epoch) error {
 		return nil
 	}
 	e.keys.Destroy()
+	if err := s.publish(ctx); err != nil { // receipts after the closing leaf are void
+		return err
+	}
 	if _, err := s.log.Append(ctx, auditlog.EpochClosedEntry{Epoch: e.number}); err != nil {
 		return fmt.Errorf("log: epoch closed: %w", err)
 	}

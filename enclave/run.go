@@ -222,8 +222,8 @@ func (j *job) hello() error {
 	return j.pacer.Put(j.ctx, channel.Frame{Type: channel.FrameHello, Data: h.Encode()})
 }
 
-// settle bills the job, signs its receipt, and returns it when log and host
-// hold it. If they do not, the boot ends: what is not durable is not shown.
+// settle bills the job, signs its receipt, hands it to the publisher and
+// returns it.
 func (j *job) settle(end ending) ([]byte, error) {
 	j.mu.Lock()
 	j.ended = true
@@ -250,9 +250,13 @@ func (j *job) settle(end ending) ([]byte, error) {
 		j.s.event("receipt.failed", "error", err.Error())
 		return nil, api.Refuse(codes.Internal, "receipt.failed", "the receipt could not be signed")
 	}
-	if err := j.publish(bill.Index, cose); err != nil {
-		j.s.fail(err)
-		return nil, api.Refuse(codes.Unavailable, "worker.stopped", "the log or the host's store failed")
+	full := j.s.publisher.put(unpublished{j.account, bill.Index, cose})
+	j.s.receipts.put(j.sealed.Channel(), bill.Index, auditlog.ReceiptDigest(cose))
+	j.account.Published(bill.Index)
+	if full {
+		if err := j.s.published(); err != nil {
+			return nil, err
+		}
 	}
 	j.s.event("job.ended", "status", string(end.status))
 	return cose, nil

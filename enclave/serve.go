@@ -22,19 +22,20 @@ import (
 
 // server is one boot.
 type server struct {
-	cfg      Config
-	bound    attestation.Allowances
-	checks   contracts.WorkerChecks
-	bootID   [32]byte
-	secret   [32]byte // of this VM: cache salts
-	logKey   [32]byte // public
-	logID    [32]byte
-	log      Log
-	meter    *meter.Meter
-	channels *channels
-	receipts receipts
-	fresh    freshLimit
-	slots    chan struct{} // one per open job
+	cfg       Config
+	bound     attestation.Allowances
+	checks    contracts.WorkerChecks
+	bootID    [32]byte
+	secret    [32]byte // of this VM: cache salts
+	logKey    [32]byte // public
+	logID     [32]byte
+	log       Log
+	meter     *meter.Meter
+	channels  *channels
+	receipts  receipts
+	publisher *publisher
+	fresh     freshLimit
+	slots     chan struct{} // one per open job
 
 	current atomic.Pointer[epoch]
 	live    sync.Map // number -> *epoch whose keys are alive, the current one's too
@@ -76,7 +77,7 @@ func start(ctx context.Context, cfg Config) (*server, *epoch, Boot, error) {
 	s := &server{
 		cfg: cfg, bound: manifest.Allowances,
 		checks: contracts.WorkerChecks{WorkerID: cfg.Worker.WorkerID, Payout: cfg.Worker.PayoutAddress, Redeemer: cfg.Worker.Redeemer},
-		slots:  make(chan struct{}, cfg.MaxJobs), receipts: newReceipts(), fresh: newFreshLimit(),
+		slots:  make(chan struct{}, cfg.MaxJobs), receipts: newReceipts(), publisher: newPublisher(), fresh: newFreshLimit(),
 	}
 	var seed [ed25519.SeedSize]byte
 	for _, b := range [][]byte{s.bootID[:], s.secret[:], seed[:]} {
@@ -151,6 +152,7 @@ func (s *server) serve(ctx context.Context, first *epoch, boot Boot) error {
 	s.background(func() error { return s.rotate(ctx) })
 	s.background(func() error { return s.watch(ctx) })
 	s.background(func() error { return s.flushEvery(ctx) })
+	s.background(func() error { return s.publishRounds(ctx) })
 	s.group.Go(func() {
 		if err := g.Serve(s.cfg.Listener); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 			s.fail(fmt.Errorf("worker: listener: %w", err))
@@ -188,7 +190,7 @@ func (s *server) shutdown(g *grpc.Server) error {
 	stop()
 	s.hangUp(g)
 	s.group.Wait()
-	err := s.flush(ctx)
+	err := errors.Join(s.publish(ctx), s.flush(ctx))
 	s.live.Range(func(_, e any) bool {
 		err = errors.Join(err, s.closeEpoch(ctx, e.(*epoch)))
 		return true

@@ -139,6 +139,9 @@ func (s *server) GetReceipts(ctx context.Context, q *api.ReceiptsRequest) (*api.
 		return nil, api.Refuse(codes.NotFound, "receipts.log", fmt.Sprintf("got log %x, want %x: this boot keeps its own receipts alone", q.LogID[:8], s.logID[:8]))
 	}
 	st := a.Statement()
+	if err := s.published(); err != nil { // what is stated can be read back
+		return nil, err
+	}
 	if q.From > st.Count {
 		return nil, api.Refuse(codes.InvalidArgument, "receipts.from", fmt.Sprintf("got %d, want at most %d", q.From, st.Count))
 	}

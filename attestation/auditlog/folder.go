@@ -1,9 +1,11 @@
 package auditlog
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,7 +14,6 @@ import (
 	"iter"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"cocoon/attestation"
@@ -124,68 +125,61 @@ func sectionPath(s Section) string {
 	return "receipts/" + hex.EncodeToString(s.LogID[:]) + "/" + hex.EncodeToString(s.Channel[:])
 }
 
-// Receipts yields a section's files from index 0. Files beyond a gap are
-// yielded too, in order, so that the gap shows.
+// Receipts yields a section's receipts from index 0. What is cut off at the
+// file's end was never put there for good.
 func (f *Folder) Receipts(ctx context.Context, s Section) iter.Seq2[Disclosed, error] {
 	return func(yield func(Disclosed, error) bool) {
-		dir, err := f.root.OpenRoot(sectionPath(s)) // once: a path is walked part by part
+		path := sectionPath(s) + "/receipts"
+		file, err := f.root.Open(path)
+		if errors.Is(err, fs.ErrNotExist) { // none was put
+			return
+		}
 		if err != nil {
 			yield(Disclosed{}, err)
 			return
 		}
-		defer dir.Close()
-		one := func(n uint64) (Disclosed, error) {
-			raw, err := readIn(ctx, dir, strconv.FormatUint(n, 10)+".cose", MaxReceiptBytes)
-			return Disclosed{COSE: raw}, err
-		}
-		n := uint64(0)
-		for ; ; n++ {
-			d, err := one(n)
-			if errors.Is(err, fs.ErrNotExist) {
-				break
+		defer file.Close()
+		in := bufio.NewReaderSize(file, 64<<10)
+		for n := 0; ; n++ {
+			raw, err := nextReceipt(in)
+			if err == nil {
+				err = ctx.Err()
 			}
-			if !yield(d, err) || err != nil {
+			if errors.Is(err, io.EOF) {
 				return
 			}
-		}
-		more, err := beyond(dir, n)
-		if err != nil {
-			yield(Disclosed{}, err)
-			return
-		}
-		for _, n := range more {
-			if d, err := one(n); !yield(d, err) || err != nil {
+			if err != nil {
+				yield(Disclosed{}, fmt.Errorf("%s: receipt %d: %w", path, n, err))
+				return
+			}
+			if !yield(Disclosed{COSE: raw}, nil) {
 				return
 			}
 		}
 	}
 }
 
-// beyond lists the indices above n, without holding a long directory in memory.
-func beyond(dir *os.Root, n uint64) ([]uint64, error) {
-	d, err := dir.Open(".")
-	if err != nil {
-		return nil, err
+// nextReceipt reads one receipt after its length. It returns io.EOF also where
+// the file ends within one.
+func nextReceipt(in io.Reader) ([]byte, error) {
+	var head [8]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, ended(err)
 	}
-	defer d.Close()
-	var more []uint64
-	for {
-		batch, err := d.ReadDir(1024)
-		for _, e := range batch {
-			digits, ok := strings.CutSuffix(e.Name(), ".cose")
-			i, bad := strconv.ParseUint(digits, 10, 64)
-			if ok && bad == nil && i > n {
-				more = append(more, i)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			slices.Sort(more)
-			return more, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	n := binary.BigEndian.Uint64(head[:])
+	if n > MaxReceiptBytes {
+		return nil, fmt.Errorf("length: got %d, want at most %d", n, MaxReceiptBytes)
 	}
+	raw := make([]byte, n)
+	_, err := io.ReadFull(in, raw)
+	return raw, ended(err)
+}
+
+func ended(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	return err
 }
 
 // Channels lists the channels that the store holds a voucher of.

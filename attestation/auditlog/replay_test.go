@@ -2,6 +2,7 @@ package auditlog_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
@@ -17,6 +18,7 @@ import (
 
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
+	"cocoon/attestation/canonical"
 )
 
 var alice, bob = address("alice"), address("bob")
@@ -207,15 +209,13 @@ func TestReplayFindsTampering(t *testing.T) {
 		{name: "a predecessor with another root", build: tamper{predecessor: func(p *auditlog.PredecessorEntry) { p.Root[0] ^= 1 }}, want: []string{"log.predecessor"}},
 		{name: "no predecessor", build: tamper{predecessor: func(p *auditlog.PredecessorEntry) { *p = auditlog.PredecessorEntry{} }}, want: []string{"log.predecessor"}},
 		{name: "a changed receipt", after: func(t *testing.T, w *world) {
-			rewrite(t, receiptFile(t, w, alice, 1), func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
+			rewriteReceipts(t, w, alice, func(r [][]byte) [][]byte { r[1][len(r[1])-1] ^= 1; return r })
 		}, want: []string{"receipt.signature", "receipt.leaf", "anchor.head"}},
 		{name: "a receipt in pieces", after: func(t *testing.T, w *world) {
-			rewrite(t, receiptFile(t, w, alice, 1), func(b []byte) []byte { return b[:40] })
+			rewriteReceipts(t, w, alice, func(r [][]byte) [][]byte { r[1] = r[1][:40]; return r })
 		}, want: []string{"receipt.parse", "receipt.leaf", "anchor.head"}},
 		{name: "a receipt that is withheld", after: func(t *testing.T, w *world) {
-			if err := os.Remove(receiptFile(t, w, alice, 0)); err != nil {
-				t.Fatal(err)
-			}
+			rewriteReceipts(t, w, alice, func(r [][]byte) [][]byte { return r[1:] })
 		}, want: []string{"receipt.index"}},
 		{name: "a changed leaf", after: func(t *testing.T, w *world) {
 			rewrite(t, logFile(t, w, 1, "tile/entries/000.p/*"), func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
@@ -321,9 +321,23 @@ func TestReplayFindsTampering(t *testing.T) {
 	}
 }
 
-func receiptFile(t *testing.T, w *world, channel attestation.Address, n int) string {
+// rewriteReceipts changes what the store holds of a channel in the first boot.
+func rewriteReceipts(t *testing.T, w *world, channel attestation.Address, change func([][]byte) [][]byte) {
+	t.Helper()
 	id := attestation.LogID(public(testKey("log 1")))
-	return filepath.Join(w.dir, "receipts", hex.EncodeToString(id[:]), hex.EncodeToString(channel[:]), fmt.Sprint(n)+".cose")
+	path := filepath.Join(w.dir, "receipts", hex.EncodeToString(id[:]), hex.EncodeToString(channel[:]), "receipts")
+	rewrite(t, path, func(b []byte) []byte {
+		var list [][]byte
+		for len(b) > 0 {
+			n := binary.BigEndian.Uint64(b)
+			list, b = append(list, b[8:8+n]), b[8+n:]
+		}
+		var out []byte
+		for _, r := range change(list) {
+			out = append(out, canonical.LP(r)...)
+		}
+		return out
+	})
 }
 
 // logFile is the newest file of a boot's log that matches the pattern.

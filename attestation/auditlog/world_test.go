@@ -16,6 +16,7 @@ import (
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
 	"cocoon/attestation/auditlog/writer"
+	"cocoon/attestation/canonical"
 )
 
 // began is when the first keyset of a world comes into force.
@@ -169,7 +170,7 @@ func (b *boot) unlogged(channel attestation.Address, change func(*auditlog.Recei
 		b.t.Fatal(err)
 	}
 	tree.Append(raw)
-	b.keep(channel, n, raw)
+	b.keep(channel, raw)
 	return raw
 }
 
@@ -185,8 +186,20 @@ func (b *boot) section(channel attestation.Address) string {
 	return "receipts/" + hex.EncodeToString(id[:]) + "/" + hex.EncodeToString(channel[:])
 }
 
-func (b *boot) keep(channel attestation.Address, n uint64, raw []byte) {
-	b.put(fmt.Sprintf("%s/%d.cose", b.section(channel), n), raw)
+func (b *boot) keep(channel attestation.Address, raw []byte) {
+	b.t.Helper()
+	path := filepath.Join(b.dir, b.section(channel), "receipts")
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, err = f.Write(canonical.LP(raw))
+	if err := errors.Join(err, f.Close()); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // spent makes head the base of the channel in this boot.

@@ -115,9 +115,10 @@ func TestStoreRefuses(t *testing.T) {
 		"another channel's voucher": s.PutVoucher(t.Context(), a, voucher(t, address("b"), 1, [32]byte{})),
 		"no voucher":                s.PutVoucher(t.Context(), a, []byte("x")),
 		"no bundle":                 s.PutBundle(t.Context(), []byte("x")),
-		"no receipt":                s.PutReceipt(t.Context(), [32]byte{1}, a, 0, []byte("x")),
-		"another index":             s.PutReceipt(t.Context(), [32]byte{3}, address("channel"), 1, receipt(t, 0)),
-		"another log":               s.PutReceipt(t.Context(), [32]byte{4}, address("channel"), 0, receipt(t, 0)),
+		"no receipt":                s.PutReceipts(t.Context(), [32]byte{1}, a, 0, [][]byte{[]byte("x")}),
+		"another index":             s.PutReceipts(t.Context(), [32]byte{3}, address("channel"), 1, [][]byte{receipt(t, 0)}),
+		"a gap":                     s.PutReceipts(t.Context(), [32]byte{3}, address("channel"), 1, [][]byte{receipt(t, 1)}),
+		"another log":               s.PutReceipts(t.Context(), [32]byte{4}, address("channel"), 0, [][]byte{receipt(t, 0)}),
 		"a boot out of turn":        s.PutBoot(t.Context(), boot(2)),
 	} {
 		if err == nil {
@@ -162,7 +163,8 @@ func TestRoundTripAndDamage(t *testing.T) {
 	a := address("channel")
 	if err := errors.Join(
 		s.PutBundle(t.Context(), bundle()), s.PutBundle(t.Context(), bundle()),
-		s.PutReceipt(t.Context(), [32]byte{3}, a, 7, receipt(t, 7)),
+		s.PutReceipts(t.Context(), [32]byte{3}, a, 0, [][]byte{receipt(t, 0)}),
+		s.PutReceipts(t.Context(), [32]byte{3}, a, 1, [][]byte{receipt(t, 1), receipt(t, 2)}),
 		s.PutVoucher(t.Context(), a, voucher(t, a, 5, [32]byte{})),
 		s.PutBoot(t.Context(), boot(1)), s.PutBoot(t.Context(), boot(2)),
 	); err != nil {
@@ -174,8 +176,10 @@ func TestRoundTripAndDamage(t *testing.T) {
 	if b, err := s.Bundle(t.Context(), digest); err != nil || !bytes.Equal(b, bundle()) {
 		t.Errorf("bundle: %x, %v", b, err)
 	}
-	if r, err := s.Receipt(t.Context(), [32]byte{3}, a, 7); err != nil || !bytes.Equal(r, receipt(t, 7)) {
-		t.Errorf("receipt: %x, %v", r, err)
+	for i := range uint64(3) {
+		if r, err := s.Receipt(t.Context(), [32]byte{3}, a, i); err != nil || !bytes.Equal(r, receipt(t, i)) {
+			t.Errorf("receipt %d: %x, %v", i, r, err)
+		}
 	}
 	if b, ok, err := s.LastBoot(t.Context()); err != nil || !ok || b != boot(2) {
 		t.Errorf("last boot: %+v, %t, %v", b, ok, err)
@@ -183,7 +187,7 @@ func TestRoundTripAndDamage(t *testing.T) {
 
 	read := map[string]func() error{
 		"bundles/*":      func() error { _, err := s.Bundle(t.Context(), digest); return err },
-		"receipts/*/*/*": func() error { _, err := s.Receipt(t.Context(), [32]byte{3}, a, 7); return err },
+		"receipts/*/*/*": func() error { _, err := s.Receipt(t.Context(), [32]byte{3}, a, 2); return err },
 		"vouchers/*":     func() error { _, err := s.Vouchers(t.Context()); return err },
 		"boots/2.cbor":   func() error { _, _, err := s.LastBoot(t.Context()); return err },
 	}
@@ -197,6 +201,9 @@ func TestRoundTripAndDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, bad := range map[string][]byte{"cut": good[:len(good)-1], "empty": {}, "longer": append(bytes.Clone(good), 0), "huge": make([]byte, 9<<20)} {
+			if name == "longer" && strings.HasPrefix(pattern, "receipts") {
+				continue // a write that never returned: TestUnfinishedReceipt
+			}
 			if err := os.WriteFile(all[0], bad, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -218,6 +225,41 @@ func TestRoundTripAndDamage(t *testing.T) {
 	var d *host.DamagedError
 	if err := s.PutVoucher(t.Context(), a, voucher(t, a, 6, [32]byte{})); !errors.As(err, &d) {
 		t.Errorf("put over a damaged voucher: got %v, want a DamagedError", err)
+	}
+}
+
+// What a killed process left of a receipt is not there, and is written over.
+func TestUnfinishedReceipt(t *testing.T) {
+	dir := t.TempDir()
+	a, log := address("channel"), [32]byte{3}
+	s := open(t, dir)
+	if err := s.PutReceipts(t.Context(), log, a, 0, [][]byte{receipt(t, 0), receipt(t, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "receipts", hex.EncodeToString(log[:]), hex.EncodeToString(a[:]), "receipts")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := 8 + len(receipt(t, 0))
+	for cut := first; cut < len(whole); cut += 100 {
+		s.Close()
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, dir)
+		if _, err := s.Receipt(t.Context(), log, a, 1); !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("cut at %d: got %v, want fs.ErrNotExist", cut, err)
+		}
+		if r, err := s.Receipt(t.Context(), log, a, 0); err != nil || !bytes.Equal(r, receipt(t, 0)) {
+			t.Fatalf("cut at %d: the one before: %x, %v", cut, r, err)
+		}
+		if err := s.PutReceipts(t.Context(), log, a, 1, [][]byte{receipt(t, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, whole) {
+			t.Fatalf("cut at %d: got %d bytes, %v, want %d", cut, len(got), err, len(whole))
+		}
 	}
 }
 
@@ -337,7 +379,7 @@ func TestServeShowsThePublicPartAlone(t *testing.T) {
 		filepath.Join(dir, "logs", id, ".state/treeState"):               "state",
 		filepath.Join(dir, "bundles", id+".cbor"):                        "bundle",
 		filepath.Join(dir, "boots/1.cbor"):                               "boot",
-		filepath.Join(dir, "receipts", id, "00", "0.cose"):               "receipt",
+		filepath.Join(dir, "receipts", id, "00", "receipts"):             "receipt",
 		filepath.Join(dir, "vouchers", strings.Repeat("00", 36)):         "voucher",
 		filepath.Join(dir, "bundles", strings.Repeat("cd", 32)+".cbor1"): "no",
 	}
@@ -387,8 +429,8 @@ func TestServeShowsThePublicPartAlone(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/", "/logs/", "/logs/" + id, "/logs/" + id + "/tile/0", "/logs/" + id + "/.state/treeState", "/logs/" + id + "/tile/../.state/treeState",
-		"/receipts/" + id + "/00/0.cose", "/vouchers/" + strings.Repeat("00", 36), "/.lock", "/boots/2.cbor", "/boots/3.cbor", "/boots/01.cbor",
-		"/logs/" + id + "/tile/0/../../../../receipts/" + id + "/00/0.cose", "/%2e%2e/secret", "/../secret", "//boots/1.cbor",
+		"/receipts/" + id + "/00/receipts", "/vouchers/" + strings.Repeat("00", 36), "/.lock", "/boots/2.cbor", "/boots/3.cbor", "/boots/01.cbor",
+		"/logs/" + id + "/tile/0/../../../../receipts/" + id + "/00/receipts", "/%2e%2e/secret", "/../secret", "//boots/1.cbor",
 		"/logs/" + strings.ToUpper(id) + "/checkpoint", "/bundles/" + id + ".cbor%00", "/logs/" + id + "/checkpoint%0a", "/bundles/" + strings.Repeat("cd", 32) + ".cbor1",
 	} {
 		if code, body := get("GET", path); code == 200 || strings.Contains(body, "secret") || strings.Contains(body, "receipt") && code < 400 {

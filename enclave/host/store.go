@@ -30,7 +30,7 @@ var ErrLocked = errors.New("open in another process")
 //
 //	logs/<log id>/                            C2SP tlog-tiles: checkpoint, tile/...
 //	bundles/<sha-256>.cbor
-//	receipts/<log id>/<channel>/<index>.cose
+//	receipts/<log id>/<channel>/receipts      from index 0 on, each after its length (u64 big-endian)
 //	receipts/<log id>/<channel>/base          the head of the voucher counted as spent at boot; absent for zeros
 //	vouchers/<channel>                        the highest signed voucher
 //	boots/<number>.cbor
@@ -44,6 +44,7 @@ type Store struct {
 
 	vouchers sync.Mutex // a voucher is compared and written under it
 	boots    sync.Mutex
+	receipts sections
 }
 
 // Open opens or makes the store in dir, and locks it.
@@ -106,41 +107,6 @@ func (s *Store) Bundle(ctx context.Context, digest [32]byte) ([]byte, error) {
 
 func bundlePath(digest [32]byte) string {
 	return filepath.Join("bundles", hex.EncodeToString(digest[:])+".cbor")
-}
-
-// PutReceipt keeps a receipt under its (log id, channel, index).
-func (s *Store) PutReceipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64, cose []byte) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r, err := auditlog.ParseReceipt(cose)
-	if err != nil {
-		return fmt.Errorf("host store: %w", err)
-	}
-	if r.LogID != logID || r.Channel != channel || r.Index != index {
-		return fmt.Errorf("host store: receipt: got log %x, channel %s, index %d, want log %x, channel %s, index %d", r.LogID, r.Channel, r.Index, logID, channel, index)
-	}
-	return s.put(filepath.Join(sectionPath(logID, channel), strconv.FormatUint(index, 10)+".cose"), cose)
-}
-
-// Receipt returns one receipt's COSE bytes. A missing one is fs.ErrNotExist.
-func (s *Store) Receipt(ctx context.Context, logID [32]byte, channel attestation.Address, index uint64) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(sectionPath(logID, channel), strconv.FormatUint(index, 10)+".cose")
-	raw, err := s.get(path, auditlog.MaxReceiptBytes)
-	if err != nil {
-		return nil, err
-	}
-	r, err := auditlog.ParseReceipt(raw)
-	if err != nil {
-		return nil, damaged(path, err)
-	}
-	if r.LogID != logID || r.Channel != channel || r.Index != index {
-		return nil, damaged(path, fmt.Errorf("holds index %d of channel %s in log %x", r.Index, r.Channel, r.LogID))
-	}
-	return raw, nil
 }
 
 // PutBase keeps the head of the voucher counted as spent at boot, for auditors.

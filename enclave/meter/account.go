@@ -43,7 +43,7 @@ type Account struct {
 	tree     auditlog.HeadTree
 	changed  chan struct{}
 
-	// Receipts that are in the log durably, without a gap: what may be shown.
+	// Receipts that were handed on to log and host, without a gap: what may be shown.
 	durable        uint64
 	durableSettled uint64
 	unwritten      map[uint64]uint64 // index -> cost, from durable on
@@ -171,10 +171,10 @@ type Statement struct {
 	Base     []byte // binary voucher counted as spent at boot; empty if none
 	BasePaid uint64 // nano counted as spent at boot where Base is empty
 	Settled  uint64 // nano, over the first Count receipts of this log
-	Count    uint64 // receipts that are durable in the log
+	Count    uint64 // receipts that may be shown
 }
 
-// Statement counts the receipts that are durable, in one consistent view.
+// Statement counts the receipts that may be shown, in one consistent view.
 func (a *Account) Statement() Statement {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -214,7 +214,7 @@ func binary(v *contracts.SignedVoucher) []byte {
 	return b
 }
 
-// Published says that the receipt at index is durable in the log and at the
+// Published says that the receipt at index is on its way to the log and the
 // host, so that it may be shown.
 func (a *Account) Published(index uint64) {
 	a.mu.Lock()
