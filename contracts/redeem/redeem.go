@@ -8,10 +8,13 @@
 package redeem
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"cocoon/attestation"
@@ -28,6 +31,7 @@ type Vouchers interface {
 
 // Sender sends messages and confirms that each was executed. lite.Wallet does.
 type Sender interface {
+	Address() attestation.Address
 	Send(ctx context.Context, msgs []lite.Message) error
 }
 
@@ -35,7 +39,7 @@ type Sender interface {
 type Config struct {
 	Vouchers  Vouchers
 	Accounts  view.Accounts
-	Sender    Sender // its address must be each channel's payout or redeemer
+	Sender    Sender // redeems the channels whose payout or redeemer it is
 	Threshold uint64 // nano earned and not redeemed that are worth a fee; zero is 10 redeem fees
 	Logger    *slog.Logger
 }
@@ -51,7 +55,9 @@ type Due struct {
 	Closing bool   // the client has started to close
 }
 
-// List finds what is due now. A channel that cannot be read is logged and left for the next time.
+// List finds what is due now, what the window of a close threatens first, then
+// the largest. A channel that cannot be read, or would refuse the voucher and
+// keep a fee each time, is logged and left for the next time.
 func List(ctx context.Context, c Config) ([]Due, error) {
 	held, err := c.Vouchers.Vouchers(ctx)
 	if err != nil {
@@ -75,6 +81,15 @@ func List(ctx context.Context, c Config) ([]Due, error) {
 			due = append(due, d)
 		}
 	}
+	slices.SortFunc(due, func(a, b Due) int {
+		if a.Closing != b.Closing {
+			if a.Closing {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(b.Amount, a.Amount), bytes.Compare(a.Channel[:], b.Channel[:]))
+	})
 	return due, nil
 }
 
@@ -88,6 +103,12 @@ func look(ctx context.Context, c Config, addr attestation.Address, raw []byte) (
 	}
 	s, balance, _, err := view.Channel(ctx, c.Accounts, addr)
 	if err != nil {
+		return Due{}, err
+	}
+	if from := c.Sender.Address(); from != s.Init.Payout && from != s.Init.Redeemer {
+		return Due{}, fmt.Errorf("sender: got %s, want the payout %s or the redeemer %s", from, s.Init.Payout, s.Init.Redeemer)
+	}
+	if err := v.Verify(s.Init.ClientKey, v.Voucher.GlobalID, addr); err != nil {
 		return Due{}, err
 	}
 	d := Due{Channel: addr, Voucher: v, Closing: s.CloseAt != 0}
