@@ -30,6 +30,7 @@ var (
 	endGone      = ending{status: auditlog.StatusCancelled, reason: "cancelled"}
 	endCancelled = ending{status: auditlog.StatusCancelled, reason: "cancelled"}
 	endCeiling   = ending{status: auditlog.StatusAborted, reason: "job_ceiling", fault: newFault(504, "timeout_error", "job.ceiling", "", "the job took longer than this worker's ceiling")}
+	endStalled   = ending{status: auditlog.StatusAborted, reason: "client_stalled", fault: newFault(408, "timeout_error", "client.stalled", "", "the client took nothing of the answer")}
 	endStopped   = ending{status: auditlog.StatusAborted, reason: "worker_stopped", fault: newFault(503, "server_error", "worker.stopped", "", "the worker is shutting down")}
 )
 

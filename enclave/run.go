@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"hash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,9 @@ type job struct {
 
 	pacer *channel.Pacer
 	paced chan error // the pacer's end
+
+	begun, sent atomic.Uint64 // frames
+	stalled     chan struct{} // closed when the client takes none of them
 
 	body     []byte // FrameOpen's part; then the receiver's until bodyDone is closed
 	bodyDone chan struct{}
@@ -81,7 +85,7 @@ func (s *server) Run(stream api.RunServer) error {
 	model, _, _ := s.cfg.price(sealed.Terms().Model)
 	j := &job{
 		s: s, e: e, sealed: sealed, stream: stream, account: account, began: began, model: model,
-		bodyDone: make(chan struct{}), paced: make(chan error, 1),
+		bodyDone: make(chan struct{}), paced: make(chan error, 1), stalled: make(chan struct{}),
 		asked: auditlog.NewCommitment(sealed.Request().BlindKey), answer: auditlog.NewCommitment(sealed.Request().BlindKey),
 	}
 	return j.serve()
@@ -113,40 +117,14 @@ func (j *job) serve() error {
 	j.ctx, j.cancel = context.WithCancelCause(j.stream.Context())
 	defer j.cancel(nil)
 	defer context.AfterFunc(j.s.abort, func() { j.cancel(endStopped) })()
-	stopCeiling := j.ceiling()
-	defer stopCeiling()
+	defer j.watch()()
 
 	end := j.run()
-	if end.stuck || j.stream.Context().Err() != nil {
-		// Nothing reaches the client: its receipt waits for GetReceipts.
-		_, err := j.settle(end)
-		return err
-	}
-	if end.fault != nil {
-		_ = j.pacer.Put(j.stream.Context(), channel.Frame{Type: channel.FrameError, Data: end.fault.Encode()})
-	}
 	cose, err := j.settle(end)
-	if err != nil {
-		return err
+	if err != nil || end.stuck || j.stream.Context().Err() != nil {
+		return err // where nothing reaches the client, its receipt waits for GetReceipts
 	}
-	if err := j.pacer.Put(j.stream.Context(), channel.Frame{Type: channel.FrameReceipt, Last: true, Data: cose}); err != nil {
-		return err
-	}
-	return <-j.paced
-}
-
-// ceiling ends the job when its time is up.
-func (j *job) ceiling() (stop func()) {
-	fired, stopTimer := j.s.cfg.Timer(j.s.cfg.JobCeiling)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-fired:
-			j.cancel(endCeiling)
-		case <-done:
-		}
-	}()
-	return func() { stopTimer(); close(done) }
+	return j.deliver(j.stream.Context(), end.fault, cose)
 }
 
 // run does everything but the receipt.
@@ -189,7 +167,7 @@ func (j *job) run() ending {
 
 // pace begins the answer's sending in the shape that the client asked for.
 func (j *job) pace() {
-	cfg := channel.PacerConfig{Shape: j.sealed.Shape(), Seal: j.sealed.AppendSeal, Send: j.stream.Send}
+	cfg := channel.PacerConfig{Shape: j.sealed.Shape(), Seal: j.sealed.AppendSeal, Send: j.send}
 	stop := func() bool { return true }
 	if cfg.Shape == channel.ShapeOn {
 		cfg.Tick, stop = j.s.cfg.Tick(channel.TickInterval)
