@@ -1,9 +1,10 @@
 // Package local runs the proxy of one installation, out of one folder.
 //
-// The folder, of mode 0700, holds the token that every request must carry, the
+// The folder, of mode 0700 when it is made here, holds the token that every request must carry, the
 // ledger, the wallet's key and the newest proven TON block. It promises that
-// none of them leaves it, and that each file is of mode 0600. Who can read the
-// folder can spend its channels.
+// none of them leaves it, that each secret is in a file of mode 0600, and that
+// no other user may write to the folder: who could, would choose the network it
+// believes. Who can read the secrets can spend its channels.
 package local
 
 import (
@@ -13,11 +14,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"cocoon/attestation"
@@ -50,6 +53,7 @@ type Config struct {
 
 	Deposit   uint64        // nano, for a channel that must be opened; 0: only channels of the ledger are used
 	MaxSpend  uint64        // nano per request, 0 for no cap
+	MaxPrice  uint64        // nano per million tokens of any kind, 0 for no bound
 	MaxTokens uint64        // completion ceiling of a request that sets none; 0 for proxy.DefaultMaxTokens
 	Shape     channel.Shape // the zero value pads and paces
 	Restore   bool          // adopt own vouchers and receipts that the ledger has lost
@@ -61,7 +65,7 @@ type Config struct {
 // Run serves until ctx ends.
 func Run(ctx context.Context, c Config) error {
 	defer c.Listener.Close()
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := ownDir(c.Dir); err != nil {
 		return err
 	}
 	token, err := Token(c.Dir)
@@ -84,6 +88,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	sc := session.Config{
 		Verifier: verifier, Ledger: led, Chain: session.LiteChain(ton, c.Registry), Deposit: c.Deposit,
+		MaxPrice: c.MaxPrice, MaxOpenings: 2*len(c.Workers) + 2,
 		Shape: c.Shape, Restore: c.Restore, Now: time.Now, Rand: rand.Reader,
 	}
 	if c.Deposit > 0 {
@@ -120,6 +125,24 @@ func Run(ctx context.Context, c Config) error {
 	})
 }
 
+// ownDir makes the folder, and refuses one that another user may write to.
+func ownDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if got := info.Mode().Perm(); got&0o022 != 0 {
+		return fmt.Errorf("%s: mode: got %04o, want no writing by others", dir, got)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: owner: got user %d, want %d, who runs this", dir, st.Uid, os.Geteuid())
+	}
+	return nil
+}
+
 // Token reads or makes the installation's token.
 func Token(dir string) (string, error) {
 	b, err := secret(filepath.Join(dir, tokenName), func() []byte {
@@ -149,19 +172,9 @@ func WalletKey(dir string) (ed25519.PrivateKey, error) {
 
 // secret reads a small file of mode 0600, or makes it durably.
 func secret(path string, make func() []byte) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err == nil {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if info.Mode().Perm()&0o077 != 0 {
-			return nil, fmt.Errorf("%s: mode: got %04o, want 0600", path, info.Mode().Perm())
-		}
-		return b, nil
-	}
+	b, err := readSecret(path)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return b, err
 	}
 	b = make()
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
@@ -178,6 +191,9 @@ func secret(path string, make func() []byte) ([]byte, error) {
 	if err == nil {
 		err = os.Link(f.Name(), path) // never over one that is there
 	}
+	if errors.Is(err, fs.ErrExist) {
+		return readSecret(path) // another process was first
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -187,4 +203,29 @@ func secret(path string, make func() []byte) ([]byte, error) {
 	}
 	defer d.Close()
 	return b, d.Sync()
+}
+
+// maxSecretBytes bounds a secret file.
+const maxSecretBytes = 4 << 10
+
+// readSecret reads a file that nobody else may read. What is judged is what
+// was opened, whatever the name points to later.
+func readSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: want a plain file", path)
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("%s: mode: got %04o, want 0600", path, info.Mode().Perm())
+	case info.Size() > maxSecretBytes:
+		return nil, fmt.Errorf("%s: size: got %d bytes, want at most %d", path, info.Size(), maxSecretBytes)
+	}
+	return io.ReadAll(io.LimitReader(f, maxSecretBytes))
 }
