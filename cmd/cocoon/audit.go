@@ -24,6 +24,8 @@ type auditFlags struct {
 	log, config, registry, chain, save, policy, roots string
 	disclosures, rebuilders                           repeated
 	asJSON                                            bool
+
+	head lite.Block // of the chain proofs used
 }
 
 // repeated is a flag that may be given several times.
@@ -66,6 +68,7 @@ func runAudit(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			return err
 		}
 	} else {
+		fmt.Fprintf(stdout, "chain as of %s, block %d\n", f.head.Time.Format(time.RFC3339), f.head.Seqno)
 		printAudit(stdout, r)
 	}
 	if !r.OK {
@@ -79,7 +82,7 @@ func (f *auditFlags) replay(ctx context.Context) (*auditlog.Report, error) {
 	var src auditlog.Source
 	var c auditlog.ReplayConfig
 	if strings.HasPrefix(f.log, "http://") || strings.HasPrefix(f.log, "https://") {
-		w, err := auditlog.NewWeb(f.log, &http.Client{Timeout: time.Minute})
+		w, err := auditlog.NewWeb(f.log, logClient())
 		if err != nil {
 			return nil, err
 		}
@@ -129,7 +132,7 @@ func (f *auditFlags) replay(ctx context.Context) (*auditlog.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Anchors, err = anchors(ctx, snap, channels); err != nil {
+	if c.Anchors, err = anchors(ctx, snap, worker, channels); err != nil {
 		return nil, err
 	}
 	if c.VerifyBundle, err = f.bundleVerifier(ctx, snap, registry, worker); err != nil {
@@ -140,6 +143,27 @@ func (f *auditFlags) replay(ctx context.Context) (*auditlog.Report, error) {
 		return nil, err
 	}
 	return auditlog.Replay(ctx, src, c)
+}
+
+// logClient stays with the host that the user named, whatever it answers.
+func logClient() *http.Client {
+	return &http.Client{Timeout: time.Minute, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if from := via[0].URL; len(via) > 3 || req.URL.Host != from.Host || req.URL.Scheme != from.Scheme {
+			return fmt.Errorf("the log's host redirects to %.200q", req.URL.Redacted())
+		}
+		return nil
+	}}
+}
+
+// maxChainAge is how old the newest block may be that liteservers show now. A
+// file that was saved earlier may be of any age: the report says which.
+const maxChainAge = time.Hour
+
+func recent(head, now time.Time) error {
+	if age := now.Sub(head); age > maxChainAge {
+		return networkError(fmt.Errorf("the newest block that liteservers show is %s old, want at most %s", age.Round(time.Second), maxChainAge))
+	}
+	return nil
 }
 
 // channelsOf lists every channel that anything disclosed speaks of.
@@ -200,6 +224,14 @@ func (f *auditFlags) snapshot(ctx context.Context, addrs []attestation.Address) 
 	if err != nil {
 		return nil, err
 	}
+	if f.head, err = snap.Head(ctx); err != nil {
+		return nil, err
+	}
+	if f.chain == "" {
+		if err := recent(f.head.Time, time.Now()); err != nil {
+			return nil, err
+		}
+	}
 	if f.save != "" {
 		if err := os.WriteFile(f.save, raw, 0o644); err != nil {
 			return nil, err
@@ -208,10 +240,18 @@ func (f *auditFlags) snapshot(ctx context.Context, addrs []attestation.Address) 
 	return snap, nil
 }
 
-// anchors finds every redemption of the channels.
-func anchors(ctx context.Context, snap *lite.Snapshot, channels []attestation.Address) ([]auditlog.Anchor, error) {
+// anchors finds every redemption of the channels. An account that is not a
+// channel to this worker, whatever it logs, has none: its vouchers then fail.
+func anchors(ctx context.Context, snap *lite.Snapshot, worker attestation.Address, channels []attestation.Address) ([]auditlog.Anchor, error) {
 	var list []auditlog.Anchor
 	for _, ch := range channels {
+		s, err := channelState(ctx, snap, ch)
+		if errors.Is(err, lite.ErrNotInSnapshot) {
+			return nil, err
+		}
+		if err != nil || s.Init.WorkerID != worker {
+			continue
+		}
 		txs, err := snap.Transactions(ctx, ch, 0)
 		if err != nil {
 			return nil, err

@@ -31,6 +31,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		policy   = fs.String("policy", "", "a TOML policy `file`: pinned rebuilders, releases, models")
 		deposit  = fs.Uint64("deposit", 0, "`nano` to open a channel with where the ledger has none; 0 never opens one")
 		maxSpend = fs.Uint64("max-spend", 0, "`nano` that one request may cost at most; 0 for no cap")
+		maxPrice = fs.Uint64("max-price", 0, "`nano` that a million tokens of any kind may cost at most; 0 for no bound")
 		shape    = fs.String("shape", "on", "`on or off`: off sends frames as they come, whose lengths and times leak text")
 		restore  = fs.Bool("restore", false, "adopt own vouchers and receipts that the ledger has lost")
 	)
@@ -40,7 +41,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if len(workers) == 0 || *config == "" {
 		return usageError(errors.New("--worker and --ton-config are required"), proxyExample)
 	}
-	c := local.Config{Dir: *dir, Deposit: *deposit, MaxSpend: *maxSpend, Restore: *restore, Origins: origins}
+	c := local.Config{Dir: *dir, Deposit: *deposit, MaxSpend: *maxSpend, MaxPrice: *maxPrice, Restore: *restore, Origins: origins}
 	switch *shape {
 	case "on":
 	case "off":
