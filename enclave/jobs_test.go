@@ -3,7 +3,6 @@ package enclave_test
 import (
 	"context"
 	"errors"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -58,9 +57,14 @@ func TestShapedJobSendsOneFramePerTick(t *testing.T) {
 	r := c.begin(c.params(chat("hello")))
 	done := make(chan auditlog.Receipt, 1)
 	sizes := map[int]int{}
+	came := make(chan struct{}, 1)
 	go func() {
 		for {
 			wire, err := r.stream.Recv()
+			select {
+			case came <- struct{}{}:
+			default:
+			}
 			if err != nil {
 				t.Error(err)
 				close(done)
@@ -95,8 +99,8 @@ func TestShapedJobSendsOneFramePerTick(t *testing.T) {
 				t.Errorf("frames by size: got %v, want at least %d of %d bytes and no others", sizes, channel.EndTicks, channel.WorkerTickBytes)
 			}
 			return
-		default:
-			runtime.Gosched() // the job ends after a number of ticks
+		case <-came:
+		case <-time.After(5 * time.Millisecond): // a tick that came too early for the worker
 		}
 	}
 }

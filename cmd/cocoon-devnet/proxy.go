@@ -104,7 +104,7 @@ func connect(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	if opt.dir == "" {
 		return errors.New("connect: --dir is required")
 	}
-	if opt.name == "default" || opt.name == "" || filepath.Base(opt.name) != opt.name {
+	if opt.name == "default" || opt.name == "" || opt.name == "." || opt.name == ".." || filepath.Base(opt.name) != opt.name {
 		return fmt.Errorf("connect: --name: got %q, want a plain name other than default", opt.name)
 	}
 	if !opt.listenGiven {
