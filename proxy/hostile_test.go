@@ -11,6 +11,7 @@ import (
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
 	"cocoon/attestation/channel"
+	"cocoon/contracts"
 	"cocoon/contracts/payout"
 	"cocoon/enclave"
 	"cocoon/enclave/api"
@@ -252,4 +253,36 @@ func TestWorkersCodeIsNotLogged(t *testing.T) {
 	if strings.Contains(w.log.String(), "a secret prompt") {
 		t.Error("it was logged")
 	}
+}
+
+// TestRedeemThatTheWorkerSawFirst: its liteservers are a block ahead of ours.
+func TestRedeemThatTheWorkerSawFirst(t *testing.T) {
+	w := newWorld(t)
+	l := w.liar()
+	l.accounts = func(r *api.ReceiptsResponse) { r.BasePaid = 16 }
+	l.hello = func(h *channel.Hello) { h.BasePaid = 16 }
+	asked := 0
+	g := w.proxy(settings{session: func(c *session.Config) {
+		c.Restore = true // nothing of ours says that it was paid
+		c.Chain = laterChain{c.Chain, func(s *contracts.ChannelState) {
+			if asked++; asked > 3 {
+				s.Paid = 16
+			}
+		}}
+	}}, l.addr)
+	if r := g.post(chat(true, map[string]any{"max_tokens": 50})); text(t, r) != answer(3, true) {
+		t.Errorf("got %d, %s", r.StatusCode, g.router.Workers()[0].Reason)
+	}
+}
+
+// laterChain shows channels as edit has them.
+type laterChain struct {
+	session.Chain
+	edit func(*contracts.ChannelState)
+}
+
+func (c laterChain) Channel(ctx context.Context, a attestation.Address) (contracts.ChannelState, uint64, time.Time, error) {
+	s, balance, at, err := c.Chain.Channel(ctx, a)
+	c.edit(&s)
+	return s, balance, at, err
 }

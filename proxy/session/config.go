@@ -71,4 +71,5 @@ const (
 	stateRefresh   = 5 * time.Second  // between looks at a channel that cannot pay
 	unprovenWait   = 500 * time.Millisecond
 	unprovenTries  = 20 // unprovenWait apart, for a worker to see a new channel
+	paidTries      = 4  // unprovenWait apart, for this client to see a redeem
 )

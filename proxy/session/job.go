@@ -80,7 +80,8 @@ func (s *Session) Start(ctx context.Context, r *Request) (*Job, error) {
 	signer, idle := s.signer, s.live == 0
 	s.mu.Unlock()
 	if signer == nil {
-		return nil, &ChannelError{Err: errors.New("the session is not funded")}
+		// Another job has just found that the channel is no longer served.
+		return nil, fmt.Errorf("%w: the session is not funded", errUnreached)
 	}
 	if err := s.Usable(); err != nil {
 		return nil, err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
 	"cocoon/attestation/channel"
 	"cocoon/contracts/payout"
@@ -95,18 +97,36 @@ func (s *Session) checkPaid(ctx context.Context, signer *ledger.Signer, r *api.R
 	if len(r.Base) != 0 {
 		return misbehaves("receipts.base", "a base voucher and a base amount", "one of them")
 	}
-	state, _, _, err := s.cfg.Chain.Channel(ctx, signer.Channel().Address)
+	paid, err := s.paid(ctx, signer.Channel().Address, r.BasePaid)
 	if err != nil {
 		return err
 	}
-	if r.BasePaid > state.Paid {
-		return misbehaves("receipts.base", fmt.Sprintf("%d nano", r.BasePaid), fmt.Sprintf("at most the %d that the chain has paid", state.Paid))
+	if r.BasePaid > paid {
+		return misbehaves("receipts.base", fmt.Sprintf("%d nano", r.BasePaid), fmt.Sprintf("at most the %d that the chain has paid", paid))
 	}
 	if r.BasePaid > signer.Highest() && !s.cfg.Restore {
 		// The chain paid a voucher of ours that this ledger never signed.
 		return &ledger.UnknownVoucherError{Channel: signer.Channel().Address, Cumulative: r.BasePaid, Highest: signer.Highest()}
 	}
 	return nil
+}
+
+// paid is what the chain has paid. Where that is less than want it looks again
+// for a little: the worker's liteservers may be a few blocks ahead of ours.
+func (s *Session) paid(ctx context.Context, address attestation.Address, want uint64) (uint64, error) {
+	wait := time.NewTicker(unprovenWait)
+	defer wait.Stop()
+	for left := paidTries; ; left-- {
+		state, _, _, err := s.cfg.Chain.Channel(ctx, address)
+		if err != nil || state.Paid >= want || left == 0 {
+			return state.Paid, err
+		}
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 }
 
 // recordOld takes a receipt of a job whose stream this process does not hold:
