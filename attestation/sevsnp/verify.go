@@ -111,6 +111,9 @@ func (v *Verifier) endorsed(rep *report, col *attestation.SNPCollateral, now tim
 	if err == nil {
 		ark, err = v.roots.chain(l, vek, ask, now)
 	}
+	if err == nil && len(col.ARK) > 0 {
+		err = sameRoot(col.ARK, ark)
+	}
 	if !r.Error("snp.root", err) {
 		return l, end, nil, false
 	}
@@ -128,6 +131,19 @@ func (v *Verifier) endorsed(rep *report, col *attestation.SNPCollateral, now tim
 		}
 	}
 	return l, end, vek, true
+}
+
+// sameRoot holds the sender's copy of the root, on which nothing rests, to be
+// one: no bit of evidence is anybody's to change.
+func sameRoot(der []byte, ark *x509.Certificate) error {
+	c, err := parseCert("ark", der)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(c.RawSubjectPublicKeyInfo, ark.RawSubjectPublicKeyInfo) {
+		return fmt.Errorf("ark: got another key than the pinned root's")
+	}
+	return c.CheckSignatureFrom(c)
 }
 
 func earliest(ts ...time.Time) time.Time {

@@ -135,8 +135,21 @@ func checkLevels(ls []pcs.TcbLevel) error {
 type crls struct{ pck, root *x509.RevocationList }
 
 // verifyCRLs authenticates both lists by the CAs that the quote's own chain
-// names; the PCK CRL's issuer chain as served by Intel adds nothing to those.
-func verifyCRLs(t *attestation.TDXCollateral, p *pck) (*crls, error) {
+// names. The PCK CRL's issuer chain as served by Intel adds nothing to those;
+// where it is given, it must be of the same CA.
+func verifyCRLs(roots *x509.CertPool, t *attestation.TDXCollateral, p *pck) (*crls, error) {
+	if len(t.PCKCRLIssuerChain) > 0 {
+		certs, err := parseChain(t.PCKCRLIssuerChain, 2)
+		if err == nil {
+			_, err = verifyChain(roots, certs, []string{cnPlatform, cnProcessor}, []string{cnRoot})
+		}
+		if err == nil && !bytes.Equal(certs[0].RawSubjectPublicKeyInfo, p.chain[1].RawSubjectPublicKeyInfo) {
+			err = fmt.Errorf("got the key of another CA than the pck chain's")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pck crl: issuer chain: %w", err)
+		}
+	}
 	leaf, err := verifyCRL(t.PCKCRL, p.chain[1])
 	if err != nil {
 		return nil, fmt.Errorf("pck crl: %w", err)

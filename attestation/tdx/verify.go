@@ -129,7 +129,7 @@ func (s *step) collateral(roots *x509.CertPool, t *attestation.TDXCollateral, p 
 	}
 	if !given(t.PCKCRL, t.RootCACRL) {
 		s.r.Skip("tdx.crl", absent)
-	} else if s.crl, err = verifyCRLs(t, p); err != nil {
+	} else if s.crl, err = verifyCRLs(roots, t, p); err != nil {
 		s.crl = nil
 		s.r.Error("tdx.crl", err)
 	} else {
