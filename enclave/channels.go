@@ -15,8 +15,14 @@ import (
 	"cocoon/enclave/meter"
 )
 
-// maxLookups bounds the channels that are looked up on the chain at once.
-const maxLookups = 4
+// Bounds on what is looked up on the chain at once: channels that strangers
+// name, of which one connection may name one at a time, and served ones, which
+// strangers must not keep from being seen.
+const (
+	maxLookups       = 4
+	maxServedLookups = 4
+	lookupTimeout    = 15 * time.Second
+)
 
 // lookAgainEvery is how often one channel's vouchers can have it looked up.
 const lookAgainEvery = 5 * time.Second
@@ -24,15 +30,20 @@ const lookAgainEvery = 5 * time.Second
 // channels is what was proven of the channels that this boot serves.
 type channels struct {
 	stored  map[attestation.Address][]byte // the host's vouchers at boot
-	lookups chan struct{}
+	lookups chan struct{}                  // by strangers
+	served  chan struct{}
 
 	mu     sync.Mutex
+	asking map[*api.ConnState]bool             // connections that a stranger's lookup runs for
 	views  map[attestation.Address]ChannelView // of channels with an account
 	looked map[attestation.Address]time.Time   // when a voucher last had one looked up
 }
 
 func newChannels(stored map[attestation.Address][]byte) *channels {
-	return &channels{stored: stored, lookups: make(chan struct{}, maxLookups), views: map[attestation.Address]ChannelView{}, looked: map[attestation.Address]time.Time{}}
+	return &channels{
+		stored: stored, lookups: make(chan struct{}, maxLookups), served: make(chan struct{}, maxServedLookups), asking: map[*api.ConnState]bool{},
+		views: map[attestation.Address]ChannelView{}, looked: map[attestation.Address]time.Time{},
+	}
 }
 
 func (c *channels) view(addr attestation.Address) (ChannelView, bool) {
@@ -82,12 +93,13 @@ func (s *server) account(ctx context.Context, addr attestation.Address) (*meter.
 
 // lookUp asks the chain now.
 func (s *server) lookUp(ctx context.Context, addr attestation.Address) (ChannelView, error) {
-	select {
-	case s.channels.lookups <- struct{}{}:
-		defer func() { <-s.channels.lookups }()
-	default:
-		return ChannelView{}, api.Refuse(codes.Unavailable, "channel.busy", fmt.Sprintf("%d channels are being looked up", maxLookups))
+	leave, err := s.channels.enter(ctx, s.meter.Account(addr) != nil)
+	if err != nil {
+		return ChannelView{}, err
 	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
 	v, err := s.cfg.Chain.Channel(ctx, addr)
 	if err != nil {
 		s.event("channel.lookup-failed", "error", err.Error())
@@ -98,6 +110,40 @@ func (s *server) lookUp(ctx context.Context, addr attestation.Address) (ChannelV
 	}
 	s.learn(addr, v)
 	return v, nil
+}
+
+// enter takes a place for one lookup: of a served channel, which its client may
+// wait for, or of one that the peer of ctx's connection names.
+func (c *channels) enter(ctx context.Context, served bool) (leave func(), err error) {
+	if served {
+		select {
+		case c.served <- struct{}{}:
+			return func() { <-c.served }, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	conn, err := api.StateFromContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asking[conn] {
+		return nil, api.Refuse(codes.Unavailable, "channel.busy", "another channel is being looked up for this connection")
+	}
+	select {
+	case c.lookups <- struct{}{}:
+	default:
+		return nil, api.Refuse(codes.Unavailable, "channel.busy", fmt.Sprintf("%d channels are being looked up", maxLookups))
+	}
+	c.asking[conn] = true
+	return func() {
+		c.mu.Lock()
+		delete(c.asking, conn)
+		c.mu.Unlock()
+		<-c.lookups
+	}, nil
 }
 
 // lookAgain asks the chain about a served channel whose voucher is beyond its
