@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
+	"cocoon/attestation/channel"
 	"cocoon/enclave"
 	"cocoon/enclave/api"
 	"cocoon/enclave/engine"
@@ -88,4 +91,171 @@ func TestClientThatTakesNoReceiptHoldsNoSlot(t *testing.T) {
 		}
 	}()
 	w.stall(free)
+}
+
+// Refusals are free, but not without end, and not at another channel's cost.
+func TestFreeRefusalsAreRationed(t *testing.T) {
+	w := newWorld(t).run()
+	c := w.connect(t)
+	refuse := func() error {
+		p := c.params(chat("x"))
+		p.request.Endpoint = "embeddings"
+		r := c.begin(p)
+		for {
+			f, err := r.next()
+			if err != nil {
+				return err
+			}
+			if f.Last {
+				return nil
+			}
+		}
+	}
+	var err error
+	n := 0
+	for ; err == nil && n < 1000; n++ {
+		err = refuse()
+	}
+	wantRefusal(t, err, "channel.refusals")
+	if n < 50 || n > 200 {
+		t.Errorf("got %d refusals, want about 128", n)
+	}
+	c.tree, c.spent = auditlog.HeadTree{}, 0
+	_, err = c.begin(c.params(chat("x"))).next()
+	wantRefusal(t, err, "channel.refusals")
+	other := w.connect(t)
+	if got := other.begin(other.params(chat("x"))).finish(); got.Status != auditlog.StatusOK {
+		t.Errorf("another channel: got %+v", got)
+	}
+	w.clock.advance(time.Second)
+	if err := refuse(); err != nil {
+		t.Errorf("a second later: %v", err)
+	}
+	for range 300 { // paid jobs are not counted
+		if got := other.begin(other.params(chat("x"))).finish(); got.Status != auditlog.StatusOK {
+			t.Fatalf("a paid job: got %+v", got)
+		}
+	}
+}
+
+// slowChain holds lookups of channels that it does not have.
+type slowChain struct {
+	*fakeChain
+	held chan struct{}
+	free chan struct{}
+}
+
+func (c *slowChain) Channel(ctx context.Context, a attestation.Address) (enclave.ChannelView, error) {
+	c.mu.Lock()
+	_, ok := c.channels[a]
+	c.mu.Unlock()
+	if !ok {
+		c.held <- struct{}{}
+		select {
+		case <-c.free:
+		case <-ctx.Done():
+		}
+	}
+	return c.fakeChain.Channel(ctx, a)
+}
+
+func TestStrangersLookupsHoldUpNoClient(t *testing.T) {
+	w := newWorld(t)
+	slow := &slowChain{fakeChain: w.chain, held: make(chan struct{}, 64), free: make(chan struct{})}
+	w.edit = func(c *enclave.Config) { c.Chain, c.MaxJobs = slow, 1 }
+	w.run()
+	c := w.connect(t)
+	if _, err := c.receipts(0); err != nil { // served from here on
+		t.Fatal(err)
+	}
+	key, _ := w.fund(1)
+	ask := func(conn *client, n byte) error {
+		stranger := *conn
+		stranger.channel = attestation.NewAddress(0, [32]byte{n, 0xbb})
+		_, err := stranger.receipts(0)
+		return err
+	}
+	var done sync.WaitGroup
+	for n := range 4 {
+		stranger := w.connectAs(t, key, c.channel)
+		done.Go(func() { _ = ask(stranger, byte(n)) })
+		<-slow.held
+		if n == 0 { // one connection, one lookup
+			wantRefusal(t, ask(stranger, 0xff), "channel.busy")
+		}
+	}
+	w.chain.change(c.channel, func(v *enclave.ChannelView) { v.Balance += 1e9 })
+	p := c.params(chat("x"))
+	p.request.Voucher = c.voucher(1e9 + 1) // beyond the deposit that is known
+	if got := c.begin(p).finish(); got.Status != auditlog.StatusOK {
+		t.Errorf("a client that topped up: got %+v", got)
+	}
+	close(slow.free)
+	done.Wait()
+}
+
+func TestBodyThatDoesNotCome(t *testing.T) {
+	w := newWorld(t).run()
+	c := w.connect(t)
+	p := c.params(nil)
+	p.request.BodyDone = false
+	r := c.begin(p)
+	if _, err := r.next(); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.await(45 * time.Second)
+	w.clock.advance(45 * time.Second)
+	if got := r.finish(); got.Status != auditlog.StatusAborted || got.Cost != 0 || r.fault == nil || r.fault.Code != "body.timeout" {
+		t.Errorf("receipt: got %+v, fault %v", got, r.fault)
+	}
+}
+
+func TestBodiesAreBoundedTogether(t *testing.T) {
+	w := newWorld(t).run()
+	c := w.connect(t)
+	part := make([]byte, 250<<10)
+	fill := func() *run {
+		p := c.params(part)
+		p.request.BodyDone = false
+		p.request.Voucher = c.voucher(3 * windowCost(1))
+		r := c.begin(p)
+		for range 129 {
+			r.frame(channel.Frame{Type: channel.FrameBody, Data: part})
+		}
+		return r
+	}
+	held := []*run{fill(), fill()}
+	for _, r := range held {
+		if _, err := r.next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := fill()
+	if got := third.finish(); got.Status != auditlog.StatusAborted && got.Status != auditlog.StatusRefused || third.fault == nil || third.fault.Code != "worker.memory" {
+		t.Errorf("receipt: got %+v, fault %v", got, third.fault)
+	}
+	for _, r := range held {
+		r.frame(cancelFrame)
+		r.finish()
+	}
+	if got := c.begin(c.params(chat("x"))).finish(); got.Status != auditlog.StatusOK {
+		t.Errorf("after the bodies are gone: got %+v", got)
+	}
+}
+
+func TestFramesWithoutEnd(t *testing.T) {
+	w := newWorld(t)
+	w.edit = func(c *enclave.Config) { c.JobCeiling = time.Second }
+	w.run()
+	c := w.connect(t)
+	ended := make(chan engine.Usage, 1)
+	w.engine.script(endless(ended))
+	r := c.begin(c.params(chat("x")))
+	for range 5000 {
+		r.frame(channel.Frame{Type: channel.FrameFiller})
+	}
+	<-ended
+	if got := r.finish(); got.Status != auditlog.StatusAborted || r.fault == nil || r.fault.Code != "frames.many" {
+		t.Errorf("receipt: got %+v, fault %v", got, r.fault)
+	}
 }

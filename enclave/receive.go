@@ -11,11 +11,16 @@ import (
 	"cocoon/enclave/meter"
 )
 
+// maxFrames bounds a client's frames beyond two for each tick that a job may
+// last: bodies of small parts, vouchers, and what only costs the worker time.
+const maxFrames = 4096
+
 // receive takes the client's frames until the stream ends. What is wrong with
 // one ends the job.
 func (j *job) receive() {
 	done := j.sealed.Request().BodyDone
-	for {
+	left := maxFrames + 2*int(j.s.cfg.JobCeiling/channel.TickInterval)
+	for ; ; left-- {
 		wire, err := j.stream.Recv()
 		if errors.Is(err, io.EOF) {
 			if !done {
@@ -28,6 +33,10 @@ func (j *job) receive() {
 				j.cancel(newFault(400, "invalid_request_error", "frames.size", "", "a frame is too long"))
 			}
 			j.cancel(endGone)
+			return
+		}
+		if left == 0 {
+			j.cancel(newFault(429, "rate_limit_error", "frames.many", "", "more frames came than a job has use for"))
 			return
 		}
 		f, err := j.sealed.Open(wire)
@@ -45,8 +54,8 @@ func (j *job) receive() {
 func (j *job) take(f channel.Frame, done bool) (bool, error) {
 	switch f.Type {
 	case channel.FrameBody:
-		if !j.more(f.Data) {
-			return done, newFault(400, "invalid_request_error", "too_large", "", "the body is too long")
+		if fault := j.more(f.Data); fault != nil {
+			return done, fault
 		}
 		if f.Last {
 			close(j.bodyDone)

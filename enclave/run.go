@@ -47,6 +47,7 @@ type job struct {
 	// Shared with the receiver and with the engine, which may outlive the job.
 	mu        sync.Mutex
 	ended     bool         // nothing more is sent or counted
+	held      int          // bytes of body
 	asked     hash.Hash    // over the body so far
 	answer    hash.Hash    // over the answer so far
 	usage     engine.Usage // as last reported
@@ -64,24 +65,33 @@ func (s *server) Run(stream api.RunServer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.admit(); err != nil {
-		return err
-	}
-	defer s.release()
 	began := s.cfg.Now()
 	var account *meter.Account
+	admitted := false
+	defer func() {
+		if admitted {
+			s.release()
+		}
+	}()
 	sealed, err := e.keys.Accept(open, ekm, e.digest, func(addr attestation.Address) (ed25519.PublicKey, error) {
 		a, err := s.account(stream.Context(), addr)
 		if err != nil {
 			return nil, err
 		}
-		account = a
+		if err := s.free.check(addr, began); err != nil {
+			return nil, err
+		}
+		if err := s.admit(); err != nil { // not before: a lookup takes a liteserver's time
+			return nil, err
+		}
+		account, admitted = a, true
 		key := a.ClientKey()
 		return key[:], nil
 	}, e.seen)
 	if err != nil {
 		return err
 	}
+	known(stream.Context())
 	model, _, _ := s.cfg.price(sealed.Terms().Model)
 	j := &job{
 		s: s, e: e, sealed: sealed, stream: stream, account: account, began: began, model: model,
@@ -121,6 +131,7 @@ func (j *job) serve() error {
 
 	end := j.run()
 	cose, err := j.settle(end)
+	j.s.bodies.give(j.sealed.Channel(), j.held) // it grows no more
 	if err != nil || end.stuck || j.stream.Context().Err() != nil {
 		return err // where nothing reaches the client, its receipt waits for GetReceipts
 	}
@@ -148,7 +159,9 @@ func (j *job) run() ending {
 	if err != nil {
 		return refused(asFault(err))
 	}
-	j.more(j.sealed.Request().Body)
+	if fault := j.more(j.sealed.Request().Body); fault != nil {
+		return refused(fault)
+	}
 	if j.sealed.Request().BodyDone {
 		close(j.bodyDone)
 	}
@@ -179,18 +192,24 @@ func (j *job) pace() {
 	}()
 }
 
-// more takes the body's next part. It is false when the body is too long.
-func (j *job) more(part []byte) bool {
+// more takes the body's next part, unless the body is too long, or there is no
+// room for it.
+func (j *job) more(part []byte) *channel.JobError {
 	if len(j.body)+len(part) > request.MaxBytes {
-		return false
+		return newFault(400, "invalid_request_error", "too_large", "", "the body is too long")
 	}
-	j.body = append(j.body, part...)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if !j.ended {
-		j.asked.Write(part)
+	if j.ended {
+		return nil
 	}
-	return true
+	if !j.s.bodies.take(j.sealed.Channel(), len(part)) {
+		return newFault(429, "rate_limit_error", "worker.memory", "", "this worker holds too much of bodies at once")
+	}
+	j.held += len(part)
+	j.body = append(j.body, part...)
+	j.asked.Write(part)
+	return nil
 }
 
 // hello tells the client where this worker stands with its channel.
@@ -227,6 +246,9 @@ func (j *job) settle(end ending) ([]byte, error) {
 	if err != nil {
 		j.s.event("receipt.failed", "error", err.Error())
 		return nil, api.Refuse(codes.Internal, "receipt.failed", "the receipt could not be signed")
+	}
+	if bill.Usage == (attestation.Usage{}) {
+		j.s.free.spend(j.sealed.Channel(), j.s.cfg.Now())
 	}
 	full := j.s.publisher.put(unpublished{j.account, bill.Index, cose})
 	j.s.receipts.put(j.sealed.Channel(), bill.Index, auditlog.ReceiptDigest(cose))

@@ -35,6 +35,8 @@ type server struct {
 	receipts  receipts
 	publisher *publisher
 	fresh     freshLimit
+	free      *freeJobs
+	bodies    *bodies
 	slots     chan struct{} // one per open job
 
 	current atomic.Pointer[epoch]
@@ -77,7 +79,7 @@ func start(ctx context.Context, cfg Config) (*server, *epoch, Boot, error) {
 	s := &server{
 		cfg: cfg, bound: manifest.Allowances,
 		checks: contracts.WorkerChecks{WorkerID: cfg.Worker.WorkerID, Payout: cfg.Worker.PayoutAddress, Redeemer: cfg.Worker.Redeemer},
-		slots:  make(chan struct{}, cfg.MaxJobs), receipts: newReceipts(), publisher: newPublisher(), fresh: newFreshLimit(),
+		slots:  make(chan struct{}, cfg.MaxJobs), receipts: newReceipts(), publisher: newPublisher(), fresh: newFreshLimit(), free: newFreeJobs(), bodies: newBodies(),
 	}
 	var seed [ed25519.SeedSize]byte
 	for _, b := range [][]byte{s.bootID[:], s.secret[:], seed[:]} {

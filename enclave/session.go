@@ -31,6 +31,14 @@ func connection(ctx context.Context) (*epoch, [32]byte, error) {
 	return e, c.EKM(), nil
 }
 
+// known keeps a connection whose peer has shown a channel's key from making
+// room for strangers.
+func known(ctx context.Context) {
+	if c, err := api.StateFromContext(ctx); err == nil {
+		c.Know()
+	}
+}
+
 // Attest answers with the evidence of the connection's epoch.
 func (s *server) Attest(ctx context.Context, q *api.AttestRequest) (*api.AttestResponse, error) {
 	e, ekm, err := connection(ctx)
@@ -63,6 +71,7 @@ func (s *server) freshBundle(ctx context.Context, e *epoch, ekm [32]byte, q *api
 	if !verifies(a, channel.FreshMessage(ekm, q.Nonce, q.Channel), q.Signature) {
 		return nil, api.Refuse(codes.PermissionDenied, "fresh.signature", "not by the channel's client key over this connection and nonce")
 	}
+	known(ctx)
 	done, err := s.fresh.begin(q.Channel, s.cfg.Now())
 	if err != nil {
 		return nil, err
@@ -135,6 +144,7 @@ func (s *server) GetReceipts(ctx context.Context, q *api.ReceiptsRequest) (*api.
 	if !verifies(a, channel.ReceiptsMessage(ekm, q.Channel), q.Signature) {
 		return nil, api.Refuse(codes.PermissionDenied, "receipts.signature", "not by the channel's client key over this connection")
 	}
+	known(ctx)
 	if q.LogID != [32]byte{} && q.LogID != s.logID {
 		return nil, api.Refuse(codes.NotFound, "receipts.log", fmt.Sprintf("got log %x, want %x: this boot keeps its own receipts alone", q.LogID[:8], s.logID[:8]))
 	}
