@@ -56,15 +56,20 @@ func (f *auditFlags) bundleVerifier(ctx context.Context, snap *lite.Snapshot, re
 	if err != nil {
 		return nil, err
 	}
+	return asOf(v, worker, *reg, *rec, f.roots != ""), nil
+}
+
+// asOf verifies bundles as of their own time, years before reg and rec were proven.
+func asOf(v *attestation.Verifier, worker attestation.Address, reg attestation.RegistryView, rec attestation.RecordView, test bool) func(*attestation.Bundle, time.Time) *attestation.Result {
 	return func(b *attestation.Bundle, at time.Time) *attestation.Result {
-		then, owner := *reg, *rec
+		then, owner := reg, rec
 		then.ProvenAt, owner.ProvenAt = at, at // else the newest proof would be the verifier's clock
 		res := v.Verify(b, attestation.Expect{Now: at, WorkerID: worker, Registry: &then, Record: &owner})
-		if f.roots != "" {
+		if test {
 			return asTest(res)
 		}
 		return res
-	}, nil
+	}
 }
 
 // asTest accepts, for the report alone, evidence whose only fault is that
