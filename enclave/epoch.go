@@ -152,11 +152,13 @@ func (s *server) lead() time.Duration { return min(time.Minute, s.cfg.EpochLengt
 
 // retire ends an epoch's keys in time: HPKE 60 s after not_after, so that jobs
 // sealed at the last moment open; the signing key when the last of those jobs
-// must have ended. What it would sign after the closing leaf is void.
+// must have ended. What it would sign after the closing leaf is void. The clock is
+// the host's and may be set back: from the keyset's making on, timers alone count.
 func (s *server) retire(ctx context.Context, e *epoch) error {
 	if s.sleep(ctx, e.notAfter.Add(hpkeGrace).Sub(s.cfg.Now())) == nil {
 		e.keys.DestroyHPKE()
-		_ = s.sleep(ctx, e.notAfter.Add(hpkeGrace+s.cfg.JobCeiling+2*stopGrace).Sub(s.cfg.Now()))
+		e.seen.Close()
+		_ = s.sleep(ctx, s.cfg.JobCeiling+2*stopGrace)
 	}
 	if ctx.Err() != nil {
 		return nil // the shutdown closes it, after its jobs

@@ -259,3 +259,22 @@ func TestFramesWithoutEnd(t *testing.T) {
 		t.Errorf("receipt: got %+v, fault %v", got, r.fault)
 	}
 }
+
+// The host sets the VM's clock, but not how fast its timers run.
+func TestClockThatIsSetBackKeepsNoKey(t *testing.T) {
+	w := newWorld(t)
+	heard := w.listen()
+	w.run()
+	const hpkeEnd = 10*time.Minute + 30*time.Second // 9:30 and 60 s
+	w.clock.await(hpkeEnd)
+	w.clock.mu.Lock()
+	w.clock.now = w.clock.now.Add(-24 * time.Hour)
+	for x := range w.clock.timers {
+		x.at = x.at.Add(-24 * time.Hour)
+	}
+	w.clock.mu.Unlock()
+	w.clock.advance(hpkeEnd)
+	w.clock.await(10*time.Minute + 2*time.Second)
+	w.clock.advance(10*time.Minute + 2*time.Second)
+	heard.await("epoch.closed", 1)
+}

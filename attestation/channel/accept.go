@@ -37,27 +37,26 @@ func (k *EpochKeys) Accept(open []byte, ekm, keysetDigest [32]byte, channelKey f
 	if !o.verify(key, ekm) {
 		return nil, refuse("open.signature", "not by the client key of channel %s over this job and connection", o.Channel)
 	}
-	if err := seen.add(o.JobID, o.Enc); err != nil {
-		return nil, err
-	}
-	r, err := k.recipient(&o)
+	priv, err := k.opener()
 	if err != nil {
 		return nil, err
 	}
-	return newServerJob(k.rand, &o, terms, r)
-}
-
-func (k *EpochKeys) recipient(o *jobOpen) (*hpke.Recipient, error) {
-	k.mu.RLock()
-	priv := k.hpke
-	k.mu.RUnlock()
-	if priv == nil {
-		return nil, &RefusedError{"open.key-gone", ErrDestroyed}
+	if err := seen.add(o.JobID, o.Enc); err != nil {
+		return nil, err
 	}
 	_, kdf, aead := suite()
 	r, err := hpke.NewRecipient(o.Enc, priv, kdf, aead, jobInfo(o.KeysetDigest, o.JobID))
 	if err != nil {
 		return nil, &RefusedError{"open.sealed", err}
 	}
-	return r, nil
+	return newServerJob(k.rand, &o, terms, r)
+}
+
+func (k *EpochKeys) opener() (hpke.PrivateKey, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if k.hpke == nil {
+		return nil, &RefusedError{"open.key-gone", ErrDestroyed}
+	}
+	return k.hpke, nil
 }

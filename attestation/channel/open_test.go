@@ -216,6 +216,9 @@ func TestReplayRefusesEitherHalfForever(t *testing.T) {
 	step(3, "c", "")
 	step(4, "d", "open.full")
 	step(1, "z", "open.replay")
+	r.Close()
+	step(5, "e", "open.full")
+	step(1, "a", "open.full")
 }
 
 func TestJobParamsAreChecked(t *testing.T) {
