@@ -102,6 +102,7 @@ func TestFlippedBitInTheBundle(t *testing.T) {
 		{"release", "image.allowed", of(func(b *attestation.Bundle) []byte { return b.Release }, func(r []byte) { r[len(r)-1] ^= 1 })},
 		{"release signature/key", "image.allowed", func(b *attestation.Bundle) { b.ReleaseSignatures[0].Key[5] ^= 1 }},
 		{"release signature/signature", "image.allowed", func(b *attestation.Bundle) { b.ReleaseSignatures[0].Signature[5] ^= 1 }},
+		{"policy floor", "registry.policy-floor", of(func(b *attestation.Bundle) []byte { return b.PolicyFloors[0] }, flip)},
 		{"beacon proof", "beacon.proof", of(func(b *attestation.Bundle) []byte { return b.BeaconProof }, flip)},
 		{"version", "bundle: version", func(b *attestation.Bundle) { b.Version ^= 2 }},
 	}

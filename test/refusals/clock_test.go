@@ -2,6 +2,7 @@ package refusals
 
 import (
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -55,20 +56,41 @@ func (c *clock) add(d time.Duration, tick bool) (<-chan time.Time, func() bool) 
 }
 
 // await waits until so many wait for exactly d.
-func (c *clock) await(d time.Duration, many int) {
+func (c *clock) await(t testing.TB, d time.Duration, many int) {
+	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for {
+	awaitOn(t, c.cond, d.String()+" to be waited for", func() bool {
 		n := 0
 		for t := range c.timers {
 			if t.d == d {
 				n++
 			}
 		}
-		if n >= many {
-			return
+		return n >= many
+	})
+}
+
+// patience is how long something that must come may take on a slow machine.
+const patience = 20 * time.Second
+
+// awaitOn waits until ok holds, and fails the test when it does not come to
+// hold. The caller holds cond's lock, and whoever may change ok broadcasts.
+func awaitOn(t testing.TB, cond *sync.Cond, what string, ok func() bool) {
+	t.Helper()
+	late := false
+	fuse := time.AfterFunc(patience, func() {
+		cond.L.Lock()
+		defer cond.L.Unlock()
+		late = true
+		cond.Broadcast()
+	})
+	defer fuse.Stop()
+	for !ok() {
+		if late {
+			t.Fatalf("waited %s for %s", patience, what)
 		}
-		c.cond.Wait()
+		cond.Wait()
 	}
 }
 

@@ -130,6 +130,8 @@ func TestUnacceptableWorkers(t *testing.T) {
 		{"a release signed by a rebuilder nobody pinned", "image.allowed", "no signature by any of 1 pinned rebuilders", setup{config: func(cfg *enclave.Config) {
 			cfg.Release.Signatures = []attestation.ReleaseSignature{attestation.SignRelease(newKey(t), cfg.Release.Manifest)}
 		}}},
+		{"a policy floor kept back", "registry.policy-floor", "document not given", setup{config: func(cfg *enclave.Config) { cfg.Release.PolicyFloors = nil }}},
+		{"a release below the registry's policy floor", "image.allowed", "", setup{config: manifest(func(r *attestation.Release) { r.Number = 1 })}},
 		{"two models' roots swapped", "model.weights", "is not in force in the registry", setup{models: []attestation.Model{
 			{Name: "a", WeightsRoot: twins[1].WeightsRoot}, {Name: "b", WeightsRoot: twins[0].WeightsRoot},
 		}}},
@@ -231,9 +233,9 @@ func TestExpiredEpoch(t *testing.T) {
 	_, sealed := p.seal(old)
 	_, later := p.seal(p.params(chat("y")))
 
-	n.clock.await(8*time.Minute+30*time.Second, 1) // until the next epoch is to be made
-	n.advance(10 * time.Minute)                    // past not_after
-	w.events.await("epoch.begun", 2)
+	n.clock.await(t, 8*time.Minute+30*time.Second, 1) // until the next epoch is to be made
+	n.advance(10 * time.Minute)                       // past not_after
+	w.events.await(t, "epoch.begun", 2)
 
 	t.Run("an expired epoch: the client starts no job", func(t *testing.T) {
 		if err := s.Usable(); !errors.Is(err, attestation.ErrNotVerified) {
@@ -260,7 +262,7 @@ func TestExpiredEpoch(t *testing.T) {
 	})
 	t.Run("an expired epoch: its keys are gone", func(t *testing.T) {
 		n.advance(time.Minute)
-		n.clock.await(9*time.Minute+32*time.Second, 1) // the HPKE key is gone, the signing key not yet
+		n.clock.await(t, 9*time.Minute+32*time.Second, 1) // the HPKE key is gone, the signing key not yet
 		wantRefusal(t, p.sendRaw(later), "open.key-gone")
 	})
 	if after := p.standing(); after != pBefore {

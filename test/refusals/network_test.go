@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"io"
 	"net"
 	"strings"
@@ -38,6 +39,7 @@ var (
 	start    = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	prices   = attestation.Prices{Prompt: 1e6, Cached: 5e5, Completion: 2e6, Reasoning: 2e6} // 1, 1/2 and 2 nano a token
 	toyModel = attestation.Model{Name: model, WeightsRoot: weights(0x5e)}
+	floor    = []byte("release_floor = 2\n") // a policy floor that the registry lists
 
 	sharedTEE = sync.OnceValues(func() (*softtee.World, error) { return softtee.New(start) })
 )
@@ -98,7 +100,8 @@ func newNetwork(t testing.TB, models ...attestation.Model) *network {
 func (n *network) registryInit(owner attestation.Address, models []attestation.Model) contracts.RegistryInit {
 	since := uint32(start.Add(-time.Minute).Unix())
 	r := contracts.RegistryInit{Owner: owner, Delay: contracts.MinRegistryDelay, ReleaseFloor: 1, Entries: map[[32]byte]contracts.Entry{
-		n.release.Digest(): {Kind: attestation.EntryRelease, NotBefore: since, Meta: attestation.ReleaseMeta(n.release.Number)},
+		n.release.Digest():   {Kind: attestation.EntryRelease, NotBefore: since, Meta: attestation.ReleaseMeta(n.release.Number)},
+		sha256.Sum256(floor): {Kind: attestation.EntryPolicyFloor, NotBefore: since},
 	}}
 	for _, m := range models {
 		r.Entries[attestation.ModelKey(m)] = contracts.Entry{Kind: attestation.EntryModel, NotBefore: since, Meta: contracts.ModelNameHash(m.Name)}

@@ -212,7 +212,6 @@ type job struct {
 	tokens uint32
 	fault  *channel.JobError
 	cose   []byte
-	wires  [][]byte // every answer frame as it came
 }
 
 // begin opens a job.
@@ -257,7 +256,6 @@ func (j *job) next() (channel.Frame, error) {
 	if err != nil {
 		return channel.Frame{}, err
 	}
-	j.wires = append(j.wires, append([]byte(nil), wire...))
 	f, err := j.sealed.OpenAnswer(wire)
 	must(j.p.t, err)
 	switch f.Type {

@@ -281,7 +281,7 @@ func TestWorkerThatRacesAhead(t *testing.T) {
 	}
 	ch := m.badChannel(t)
 	const total = promptCeiling + 2*completionCeiling
-	bad.awaitVoucher(ch, total)
+	bad.awaitVoucher(t, ch, total)
 	j.Abort(errors.New("enough"))
 	if o := drain(j); o.err == nil {
 		t.Error("an aborted job ended well")

@@ -1,6 +1,7 @@
 package refusals
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"sync"
@@ -19,7 +20,7 @@ import (
 // leaves it. It counts what else it was sent, which must be nothing.
 type relay struct {
 	addr   string // its own
-	worker *api.Conn
+	worker string
 	spoil  func(q *api.AttestRequest, r *api.AttestResponse) // nil passes all as it is
 	got    atomic.Int64
 }
@@ -27,14 +28,10 @@ type relay struct {
 // relayTo runs one until the test's end.
 func relayTo(t testing.TB, n *network, worker string) *relay {
 	t.Helper()
-	r := &relay{}
-	var err error
-	r.worker, err = api.Dial(t.Context(), worker)
-	must(t, err)
+	r := &relay{worker: worker}
 	cert, _, err := channel.NewCertificate(n.clock.Now(), n.clock.Now())
 	must(t, err)
 	r.addr = serveGRPC(t, api.Identity{TLS: channel.ServerTLS(cert), Epoch: r}, r)
-	t.Cleanup(func() { r.worker.Close() })
 	return r
 }
 
@@ -52,7 +49,12 @@ func serveGRPC(t testing.TB, id api.Identity, w api.WorkerServer) string {
 }
 
 func (r *relay) Attest(ctx context.Context, q *api.AttestRequest) (*api.AttestResponse, error) {
-	a, err := r.worker.Client.Attest(ctx, q)
+	conn, err := api.Dial(ctx, r.worker)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	a, err := conn.Client.Attest(ctx, q)
 	if err == nil && r.spoil != nil {
 		r.spoil(q, a)
 	}
@@ -82,17 +84,20 @@ func edit(f func(*attestation.Bundle)) func(*api.AttestRequest, *api.AttestRespo
 	}
 }
 
-// wire is a relay of bytes, which cannot see into TLS. It holds what the worker
-// sends back while it is told to spoil.
+// wire is a relay of bytes, which cannot see into TLS.
 type wire struct {
 	addr string
 
 	mu    sync.Mutex
-	up    func([]byte) []byte // of what the client sends; nil passes
-	down  func([]byte) []byte // of what the worker sends; nil passes
+	up    spoiler // of what the client sends; nil passes
+	down  spoiler // of what the worker sends; nil passes
 	conns []net.Conn
 	group sync.WaitGroup
 }
+
+// spoiler makes something else of the bytes that came; last is what was passed
+// on before them.
+type spoiler = func(last, b []byte) []byte
 
 // wireTo runs one until the test's end.
 func wireTo(t testing.TB, worker string) *wire {
@@ -114,8 +119,8 @@ func wireTo(t testing.TB, worker string) *wire {
 			w.mu.Lock()
 			w.conns = append(w.conns, from, to)
 			w.mu.Unlock()
-			w.group.Go(func() { w.pump(to, from, func() func([]byte) []byte { return w.up }) })
-			w.group.Go(func() { w.pump(from, to, func() func([]byte) []byte { return w.down }) })
+			w.group.Go(func() { w.pump(to, from, func() spoiler { return w.up }) })
+			w.group.Go(func() { w.pump(from, to, func() spoiler { return w.down }) })
 		}
 	})
 	t.Cleanup(func() {
@@ -126,10 +131,11 @@ func wireTo(t testing.TB, worker string) *wire {
 	return w
 }
 
-func (w *wire) pump(to, from net.Conn, spoil func() func([]byte) []byte) {
+func (w *wire) pump(to, from net.Conn, spoil func() spoiler) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 32<<10)
+	var last []byte
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
@@ -140,15 +146,16 @@ func (w *wire) pump(to, from net.Conn, spoil func() func([]byte) []byte) {
 		f := spoil()
 		w.mu.Unlock()
 		if f != nil {
-			b = f(b)
+			b = f(last, b)
 		}
+		last = bytes.Clone(b)
 		if _, err := to.Write(b); err != nil {
 			return
 		}
 	}
 }
 
-func (w *wire) spoil(up, down func([]byte) []byte) {
+func (w *wire) spoil(up, down spoiler) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.up, w.down = up, down

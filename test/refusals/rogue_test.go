@@ -83,7 +83,7 @@ func (n *network) rogue(t testing.TB) *rogue {
 	}
 	w.digest = w.keyset.Digest()
 	b := attestation.Bundle{
-		Version: attestation.BundleVersion, Keyset: w.keyset.Encode(), Config: config.Encode(), Release: n.release.Encode(), BeaconProof: proof,
+		Version: attestation.BundleVersion, Keyset: w.keyset.Encode(), Config: config.Encode(), Release: n.release.Encode(), BeaconProof: proof, PolicyFloors: [][]byte{floor},
 		ReleaseSignatures: []attestation.ReleaseSignature{attestation.SignRelease(n.tee.RebuilderKey(), n.release.Encode())},
 	}
 	b.CPU, err = m.Quote(t.Context(), attestation.ReportData(b.Keyset, b.Nonce))
@@ -133,12 +133,11 @@ func (w *rogue) take(a attestation.Address, raw []byte) {
 }
 
 // awaitVoucher waits until it holds one for so many nano.
-func (w *rogue) awaitVoucher(a attestation.Address, nano uint64) {
+func (w *rogue) awaitVoucher(t testing.TB, a attestation.Address, nano uint64) {
+	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.book(a).highest.Voucher.Cumulative < nano {
-		w.cond.Wait()
-	}
+	awaitOn(t, w.cond, "a voucher", func() bool { return w.book(a).highest.Voucher.Cumulative >= nano })
 }
 
 func (w *rogue) Attest(ctx context.Context, q *api.AttestRequest) (*api.AttestResponse, error) {

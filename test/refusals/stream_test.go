@@ -196,25 +196,15 @@ func TestAnswerFramesOfARealJob(t *testing.T) {
 func TestBytesSpoiledOnTheWire(t *testing.T) {
 	n := newNetwork(t)
 	w := n.worker(t, setup{})
-	flipOne := func() func([]byte) []byte {
-		done := false
-		return func(b []byte) []byte {
-			if !done {
-				b[len(b)/2] ^= 1
-				done = true
-			}
-			return b
-		}
-	}
-	twice := func(b []byte) []byte { return append(slices.Clone(b), b...) }
+	flipLast := func(_, b []byte) []byte { b[len(b)-1] ^= 1; return b }
 	for _, row := range []struct {
 		name string
 		do   func(r *wire)
 	}{
-		{"a bit flipped on the wire", func(r *wire) { r.spoil(nil, flipOne()) }},
-		{"bytes repeated on the wire", func(r *wire) { r.spoil(nil, twice) }},
-		{"bytes lost on the wire", func(r *wire) { r.spoil(nil, func(b []byte) []byte { return b[:len(b)-1] }) }},
-		{"a bit flipped on the way to the worker", func(r *wire) { r.spoil(flipOne(), nil) }},
+		{"a bit flipped on the wire", func(r *wire) { r.spoil(nil, flipLast) }},
+		{"bytes repeated on the wire", func(r *wire) { r.spoil(nil, func(last, b []byte) []byte { return append(slices.Clone(last), b...) }) }},
+		{"bytes lost on the wire", func(r *wire) { r.spoil(nil, func(_, b []byte) []byte { return b[1:] }) }},
+		{"a bit flipped on the way to the worker", func(r *wire) { r.spoil(flipLast, nil) }},
 		{"a connection cut in mid-answer", func(r *wire) { r.cut() }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -233,12 +223,12 @@ func TestBytesSpoiledOnTheWire(t *testing.T) {
 			must(t, err)
 			row.do(r)
 			close(gate)
-			j.Cancel() // sends something the client's way, too
+			j.Cancel() // so that something is sent the worker's way, too
 			o := drain(j)
-			if o.err == nil || o.receipt != nil || !session.Unreached(o.err) && !session.Retryable(o.err) {
+			if o.err == nil || o.receipt != nil {
 				t.Errorf("got %+v, %v, want a broken answer", o.receipt, o.err)
 			}
-			w.events.await("job.ended", settled+1)
+			w.events.await(t, "job.ended", settled+1)
 			ch := c.channels(t)[0]
 			m := c.moneyOf(t, ch)
 			if m.signed != opening || m.booked != 0 || m.paid != 0 {
@@ -273,7 +263,7 @@ func TestClientStopsPaying(t *testing.T) {
 		p := w.payer(t, deposit)
 		j := p.begin(p.params(chat("x")))
 		j.until(256)
-		n.clock.await(5*time.Second, 1)
+		n.clock.await(t, 5*time.Second, 1)
 		n.advance(5 * time.Second)
 		r := j.finish()
 		if r.Status != auditlog.StatusAborted || r.Cost != opening || r.Usage.Completion != 256 || j.fault == nil || j.fault.Code != "credit.timeout" {
@@ -290,7 +280,7 @@ func TestClientStopsPaying(t *testing.T) {
 		j.until(200)
 		j.pay(p.voucher(opening + 2*256))
 		j.until(512)
-		n.clock.await(5*time.Second, 1)
+		n.clock.await(t, 5*time.Second, 1)
 		n.advance(5 * time.Second)
 		r := j.finish()
 		if want := uint64(opening + 2*256); r.Status != auditlog.StatusAborted || r.Cost != want || j.tokens != 512 || p.standing().settled != want {
@@ -302,7 +292,7 @@ func TestClientStopsPaying(t *testing.T) {
 		p := w.payer(t, deposit)
 		j := p.begin(p.params(chat("x")))
 		j.until(256)
-		n.clock.await(5*time.Second, 1)
+		n.clock.await(t, 5*time.Second, 1)
 		j.pay(p.voucher(opening))
 		j.pay(p.voucher(opening - 1))
 		n.advance(5 * time.Second)
@@ -310,5 +300,26 @@ func TestClientStopsPaying(t *testing.T) {
 			t.Errorf("got %s costing %d, fault %v", r.Status, r.Cost, j.fault)
 		}
 	})
+	w.serves(t)
+}
+
+// A job whose connection is gone says just that, whichever end noticed first:
+// what is above may then take it to a new connection.
+func TestConnectionThatDies(t *testing.T) {
+	n := newNetwork(t)
+	w := n.worker(t, setup{})
+	c := n.newClient(t)
+	s := c.funded(t, w.addr, w.id)
+	w.engine.script(hold("one "))
+	j, err := s.Start(t.Context(), request())
+	must(t, err)
+	_, err = j.Next()
+	must(t, err)
+	settled := w.events.count("job.ended")
+	s.Close()
+	if o := drain(j); !session.Unreached(o.err) || !session.ConnectAgain(o.err) || o.receipt != nil {
+		t.Errorf("got %v, want a worker that was not reached", o.err)
+	}
+	w.events.await(t, "job.ended", settled+1)
 	w.serves(t)
 }

@@ -198,10 +198,10 @@ func TestChannelsThatAreNotServed(t *testing.T) {
 		p := w.payer(t, deposit)
 		p.begin(p.params(chat("x"))).finish()
 		closing(t, p)
-		n.clock.await(time.Minute, 2) // between looks at served channels, of both
+		n.clock.await(t, time.Minute, 2) // between looks at served channels, of both
 		n.advance(time.Minute)
-		w.events.await("channel.closing", 1)
-		n.clock.await(time.Minute, 2)
+		w.events.await(t, "channel.closing", 1)
+		n.clock.await(t, time.Minute, 2)
 		_, open := p.seal(p.params(chat("x")))
 		wantRefusal(t, p.sendRaw(open), "channel.refused")
 		if st := p.standing(); st.settled != plainCost || st.credited != opening || st.receipts != 1 {

@@ -111,8 +111,10 @@ func (w *worker) start(t testing.TB, set setup) {
 			Version: attestation.ConfigVersion, WorkerID: w.id, PayoutAddress: w.n.host.Address(), Redeemer: w.n.host.Address(),
 			Models: w.engine.models, Engine: attestation.EngineGGUF,
 		},
-		Release: enclave.Release{Manifest: manifest, Signatures: []attestation.ReleaseSignature{attestation.SignRelease(w.n.tee.RebuilderKey(), manifest)}},
-		Now:     w.n.clock.Now, Timer: w.n.clock.Timer, Tick: w.n.clock.Tick, Logger: slog.New(w.events),
+		Release: enclave.Release{
+			Manifest: manifest, Signatures: []attestation.ReleaseSignature{attestation.SignRelease(w.n.tee.RebuilderKey(), manifest)}, PolicyFloors: [][]byte{floor},
+		},
+		Now: w.n.clock.Now, Timer: w.n.clock.Timer, Tick: w.n.clock.Tick, Logger: slog.New(w.events),
 	}
 	for _, m := range w.engine.models {
 		cfg.Worker.Prices = append(cfg.Worker.Prices, attestation.ModelPrice{Model: m.Name, Min: prices})
@@ -252,15 +254,23 @@ func hold(words ...string) play {
 	}
 }
 
-// gated is a run that says words, waits for gate to be closed, and says one more.
+// gated is a run that says words, waits for gate to be closed, says one more,
+// and then waits for the job's end.
 func gated(gate <-chan struct{}, words ...string) play {
-	return sayAfter(promptTokens, len(words)+1, func(i int) string {
-		if i < len(words) {
-			return words[i]
+	return func(ctx context.Context, req engine.Request, s engine.Sink) (engine.Result, error) {
+		r, err := sayAfter(promptTokens, len(words)+1, func(i int) string {
+			if i < len(words) {
+				return words[i]
+			}
+			<-gate
+			return "more "
+		})(ctx, req, s)
+		if err != nil {
+			return r, err
 		}
-		<-gate
-		return "more "
-	})
+		<-ctx.Done()
+		return engine.Result{Usage: r.Usage, FinishReason: "cancelled"}, ctx.Err()
+	}
 }
 
 // events are the codes that a worker logged.
@@ -304,10 +314,9 @@ func (e *events) countLocked(code string) (n int) {
 }
 
 // await waits until the code was logged so many times.
-func (e *events) await(code string, times int) {
+func (e *events) await(t testing.TB, code string, times int) {
+	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for e.countLocked(code) < times {
-		e.cond.Wait()
-	}
+	awaitOn(t, e.cond, code, func() bool { return e.countLocked(code) >= times })
 }
