@@ -136,8 +136,8 @@ func (l *load) run(streams, each int, timed bool) outcome {
 	began := time.Now()
 	for i := range streams {
 		all.Go(func() {
-			if timed && streams > 1 { // spread over one interval
-				time.Sleep(pace * time.Duration(i) / time.Duration(streams))
+			if timed { // so that requests begin evenly, as users' do
+				time.Sleep(pace * time.Duration(l.want*i) / time.Duration(streams))
 			}
 			for range each {
 				a, err := l.ask(context.Background(), timed)
