@@ -139,7 +139,7 @@ func (s *Signer) lastLog() (logRow, error) {
 // beginLog writes a new log, and ends the jobs of those before it: they can be
 // billed by nobody.
 func (s *Signer) beginLog(b *book, seq int64) {
-	s.l.commit.put(func(tx tx) error {
+	s.l.commit.put(func(tx *sql.Tx) error {
 		if _, err := tx.Exec("DELETE FROM jobs WHERE channel = ? AND log_id <> ?", s.ch.Address[:], b.logID[:]); err != nil {
 			return err
 		}
@@ -203,8 +203,8 @@ func (b *book) append(cose []byte, cost uint64) error {
 // Another receipt under the same index, one for a job that was not opened or
 // beyond what was allocated to it, and books that differ once the gap is
 // closed, are a *BooksError, after which nothing more is signed for the log.
-// After Restore, and of the last moments before a kill, jobs are not known, and
-// all receipts together may not exceed what was ever signed.
+// After Restore the jobs are not known, and all receipts together may not
+// exceed what was ever signed.
 // The receipt is on disk before the next voucher that covers it.
 func (s *Signer) Record(cose []byte, r auditlog.Receipt) error {
 	s.mu.Lock()
@@ -239,7 +239,7 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 	if len(b.early) >= maxEarly {
 		return s.books("receipts", fmt.Sprintf("%d without those before them", len(b.early)), "none left out")
 	}
-	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok && s.unlisted == 0 || ok && r.Cost > j.nano) {
+	if j, ok := b.jobs[r.JobID]; !s.restored && (!ok || r.Cost > j.nano) {
 		return s.books(fmt.Sprintf("receipt %d", r.Index), fmt.Sprintf("%d nano for job %x", r.Cost, r.JobID), fmt.Sprintf("at most the %d that it was granted", j.nano))
 	}
 	b.early[r.Index] = early{cose, r}
@@ -254,7 +254,7 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 		if err := b.append(e.cose, e.r.Cost); err != nil {
 			return s.books("settled", err.Error(), "an amount")
 		}
-		if spent, err := payout.Add(b.floor, b.settled); (s.restored || s.unlisted > 0) && e.r.Cost > 0 && (err != nil || s.top == nil || spent > s.top.Cumulative) {
+		if spent, err := payout.Add(b.floor, b.settled); s.restored && e.r.Cost > 0 && (err != nil || s.top == nil || spent > s.top.Cumulative) {
 			return s.books("settled", fmt.Sprint(spent), "at most what was ever signed")
 		}
 		s.insertReceipt(e)
@@ -266,7 +266,7 @@ func (s *Signer) record(b *book, cose []byte, r auditlog.Receipt) error {
 
 func (s *Signer) insertReceipt(e early) {
 	r := e.r
-	s.l.commit.later(func(tx tx) error {
+	s.l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec("INSERT INTO receipts (channel, log_id, idx, job_id, cost, model, status, finished, cose) VALUES (?,?,?,?,?,?,?,?,?)",
 			r.Channel[:], r.LogID[:], int64(r.Index), r.JobID[:], int64(r.Cost), r.Model.Name, string(r.Status), r.Finished, e.cose)
 		return err

@@ -57,7 +57,7 @@ func (l *Ledger) AddChannel(p ChannelPlan) (Channel, error) {
 	if c.Address, err = c.Init.Address(); err != nil {
 		return Channel{}, fmt.Errorf("ledger: %w", err)
 	}
-	err = l.commit.put(func(tx tx) error {
+	err = l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec(`INSERT INTO channels (address, worker_id, seed, nonce, client, payout, redeemer, close_delay, global_id, deposit, created)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?)`, c.Address[:], p.WorkerID[:], seed[:], nonce[:], p.Client[:], p.Payout[:], p.Redeemer[:],
 			p.CloseDelay, p.GlobalID, int64(p.Deposit), c.Created)
@@ -71,7 +71,7 @@ func (l *Ledger) AddChannel(p ChannelPlan) (Channel, error) {
 
 // CloseChannel marks a channel as one that no job may use any more.
 func (l *Ledger) CloseChannel(address attestation.Address) error {
-	return l.commit.put(func(tx tx) error {
+	return l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec("UPDATE channels SET closed = 1 WHERE address = ?", address[:])
 		return err
 	}).wait()

@@ -5,25 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 )
-
-// linger is how long a write that nobody waits for lies in the queue, so that
-// others share its commit.
-const linger = 10 * time.Millisecond
 
 // ErrStopped is every write's error after Close, or after a commit failed:
 // what the disk holds is then unknown, so nothing more may be signed.
 var ErrStopped = errors.New("ledger: stopped")
 
-// tx is one transaction. Statements are prepared once.
-type tx interface {
-	Exec(query string, args ...any) (sql.Result, error)
-}
-
 // write is one change that waits for its commit. done is closed after err is set.
 type write struct {
-	apply func(tx) error
+	apply func(*sql.Tx) error
 	done  chan struct{}
 	err   error
 }
@@ -34,44 +24,27 @@ func (w *write) wait() error {
 	return w.err
 }
 
-// failed is why the write will never be on disk, if that is known by now.
-func (w *write) failed() error {
-	select {
-	case <-w.done:
-		return w.err
-	default:
-		return nil
-	}
-}
-
 // committer applies writes in the order they were queued. All that wait when
 // a commit begins share its one fsync.
 type committer struct {
 	db    *sql.DB
-	stmts map[string]*sql.Stmt // run's alone; nil until prepared
 	wake  chan struct{} // holds one token while there is something to do
 	ended chan struct{}
 
 	mu      sync.Mutex
 	queue   []*write
-	soon    bool // a timer will rouse it
 	failed  error
 	closing bool
 }
 
 func newCommitter(db *sql.DB) *committer {
-	c := &committer{db: db, stmts: map[string]*sql.Stmt{}, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := &committer{db: db, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	go c.run()
 	return c
 }
 
-// put queues a change that is committed at once, and does not wait for it.
-func (c *committer) put(apply func(tx) error) *write { return c.add(apply, true) }
-
-// later queues a change that may linger. Whoever waits for it may have to.
-func (c *committer) later(apply func(tx) error) *write { return c.add(apply, false) }
-
-func (c *committer) add(apply func(tx) error, now bool) *write {
+// put queues a change and does not wait for it.
+func (c *committer) put(apply func(*sql.Tx) error) *write {
 	w := &write{apply: apply, done: make(chan struct{})}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,17 +55,7 @@ func (c *committer) add(apply func(tx) error, now bool) *write {
 		w.err = ErrStopped
 	default:
 		c.queue = append(c.queue, w)
-		if now {
-			c.rouse()
-		} else if !c.soon {
-			c.soon = true
-			time.AfterFunc(linger, func() {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.soon = false
-				c.rouse()
-			})
-		}
+		c.rouse()
 		return w
 	}
 	close(w.done)
@@ -133,49 +96,16 @@ func (c *committer) run() {
 }
 
 func (c *committer) commit(batch []*write) error {
-	t, err := c.db.Begin()
+	tx, err := c.db.Begin()
 	if err != nil {
 		return err
 	}
-	p := prepared{c, t}
 	for _, w := range batch {
-		if err := w.apply(p); err != nil {
-			return errors.Join(err, t.Rollback())
+		if err := w.apply(tx); err != nil {
+			return errors.Join(err, tx.Rollback())
 		}
 	}
-	if err := t.Commit(); err != nil {
-		return err
-	}
-	return c.prepare()
-}
-
-// prepare readies the statements that were met for the first time.
-func (c *committer) prepare() error {
-	for query, s := range c.stmts {
-		if s != nil {
-			continue
-		}
-		s, err := c.db.Prepare(query)
-		if err != nil {
-			return err
-		}
-		c.stmts[query] = s
-	}
-	return nil
-}
-
-// prepared is a transaction of the committer's one connection.
-type prepared struct {
-	c *committer
-	t *sql.Tx
-}
-
-func (p prepared) Exec(query string, args ...any) (sql.Result, error) {
-	if s := p.c.stmts[query]; s != nil {
-		return p.t.Stmt(s).Exec(args...)
-	}
-	p.c.stmts[query] = nil // until after the commit: the connection is taken
-	return p.t.Exec(query, args...)
+	return tx.Commit()
 }
 
 // close commits what is queued and ends.
@@ -185,9 +115,4 @@ func (c *committer) close() {
 	c.rouse()
 	c.mu.Unlock()
 	<-c.ended
-	for _, s := range c.stmts {
-		if s != nil {
-			s.Close()
-		}
-	}
 }

@@ -159,11 +159,6 @@ func (l *Ledger) loadSecret() error {
 
 // Close commits what is queued and releases the lock. Later writes return ErrStopped.
 func (l *Ledger) Close() error {
-	l.mu.Lock()
-	for _, s := range l.signers {
-		s.close()
-	}
-	l.mu.Unlock()
 	l.commit.close()
 	return l.closeFiles()
 }
@@ -180,7 +175,7 @@ func (l *Ledger) closeFiles() error {
 
 // Flush blocks until everything that was queued before it is on disk.
 func (l *Ledger) Flush(ctx context.Context) error {
-	w := l.commit.put(func(tx) error { return nil })
+	w := l.commit.put(func(*sql.Tx) error { return nil })
 	select {
 	case <-w.done:
 		return w.err

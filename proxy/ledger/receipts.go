@@ -93,7 +93,7 @@ func scanReceipt(row interface{ Scan(...any) error }) (StoredReceipt, error) {
 
 // AddKeyset keeps a keyset that was verified, before any job is sealed to it.
 func (l *Ledger) AddKeyset(digest [32]byte, keyset []byte) error {
-	return l.commit.put(func(tx tx) error {
+	return l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec("INSERT OR IGNORE INTO keysets (digest, keyset) VALUES (?,?)", digest[:], keyset)
 		return err
 	}).wait()

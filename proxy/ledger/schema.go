@@ -78,12 +78,6 @@ CREATE TABLE keysets (
 	digest BLOB PRIMARY KEY,
 	keyset BLOB NOT NULL -- canonical CBOR
 ) STRICT, WITHOUT ROWID;
-`, `
--- How far vouchers of a channel may have been signed that are not listed yet.
-CREATE TABLE ahead (
-	channel    BLOB PRIMARY KEY,
-	cumulative INTEGER NOT NULL -- nano
-) STRICT, WITHOUT ROWID;
 `}
 
 // migrate brings the file to this program's version. A newer file is refused.

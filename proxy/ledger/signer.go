@@ -17,10 +17,6 @@ import (
 // allocation: a worker that lost its client settles the job within that time.
 const orphanAge = 2 * time.Minute
 
-// aheadJobs is how many jobs like the latest one a signer may sign for before
-// the disk knows of them.
-const aheadJobs = 16
-
 // recentVouchers is how many signed vouchers a signer keeps at hand.
 const recentVouchers = 256
 
@@ -37,11 +33,7 @@ type Signer struct {
 	recent []*voucher
 	book   *book // nil before Begin
 
-	ahead  ahead
-	closed bool // the ledger is: nothing more is signed
-
 	restored bool // the ledger was lost or is old: jobs that it does not know may be billed
-	unlisted uint64 // nano: a ledger that was killed may have signed up to here, for jobs that did not reach the disk
 }
 
 // voucher is one that was or will be signed once its write is on disk.
@@ -54,14 +46,6 @@ type voucher struct {
 	once sync.Once
 	raw  []byte
 	err  error
-}
-
-// ahead bounds what may be signed before it is listed on disk: the bound is
-// there first. A ledger that was killed goes on from the bound.
-type ahead struct {
-	nano  uint64 // the disk's
-	asked uint64 // on its way there
-	write *write
 }
 
 // Credit is a voucher as a worker wants it: with what its head is over.
@@ -97,16 +81,9 @@ func (s *Signer) loadTop() error {
 	v := &voucher{Voucher: contracts.Voucher{GlobalID: s.ch.GlobalID, Channel: s.ch.Address}}
 	var cumulative, count int64
 	var head, logID []byte
-	var bound int64
-	err := s.l.read.QueryRow("SELECT cumulative FROM ahead WHERE channel = ?", s.ch.Address[:]).Scan(&bound)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	s.ahead.nano, s.ahead.asked = uint64(bound), uint64(bound)
-	err = s.l.read.QueryRow("SELECT cumulative, head, log_id, count FROM vouchers WHERE channel = ? ORDER BY cumulative DESC, id DESC LIMIT 1",
+	err := s.l.read.QueryRow("SELECT cumulative, head, log_id, count FROM vouchers WHERE channel = ? ORDER BY cumulative DESC, id DESC LIMIT 1",
 		s.ch.Address[:]).Scan(&cumulative, &head, &logID, &count)
 	if errors.Is(err, sql.ErrNoRows) {
-		s.resume()
 		return nil
 	} else if err != nil {
 		return err
@@ -117,26 +94,7 @@ func (s *Signer) loadTop() error {
 	v.Cumulative, v.ReceiptsHead, v.logID, v.count = uint64(cumulative), [32]byte(head), [32]byte(logID), uint64(count)
 	s.top = v
 	s.remember(v)
-	s.resume()
 	return nil
-}
-
-// resume goes on above everything that a killed ledger may have signed.
-func (s *Signer) resume() {
-	if s.top == nil && s.ahead.nano > 0 || s.top != nil && s.ahead.nano > s.top.Cumulative {
-		s.unlisted = s.ahead.nano
-		s.top = &voucher{Voucher: contracts.Voucher{GlobalID: s.ch.GlobalID, Channel: s.ch.Address, Cumulative: s.ahead.nano}}
-	}
-}
-
-// close has the disk know exactly what was signed.
-func (s *Signer) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if s.top != nil && s.ahead.asked > s.top.Cumulative {
-		s.putAhead(s.top.Cumulative)
-	}
 }
 
 // Channel is the channel that the signer signs for.
@@ -192,8 +150,8 @@ func (s *Signer) Highest() uint64 {
 
 // Allocate opens a job that may cost ceiling nano, allocates nano of them, and
 // returns a voucher that covers it and everything else that is open on the
-// log. When it returns, the disk holds a bound on what was signed; voucher and
-// job follow within milliseconds, many in one commit. It returns a *CreditError when the channel cannot pay,
+// log. Voucher and job are on disk when Allocate returns; several calls may
+// share one commit. It returns a *CreditError when the channel cannot pay,
 // ErrLogEnded for another log than the one last begun, and a *BooksError once
 // the worker's books differ.
 func (s *Signer) Allocate(logID [32]byte, jobID [16]byte, nano, ceiling uint64) (Credit, error) {
@@ -208,28 +166,23 @@ func (s *Signer) Raise(logID [32]byte, jobID [16]byte, nano uint64) (Credit, err
 
 // credit opens j, or raises it if it is live.
 func (s *Signer) credit(logID [32]byte, jobID [16]byte, j openJob) (Credit, error) {
-	v, bound, err := s.allocate(logID, jobID, j)
+	v, job, err := s.allocate(logID, jobID, j)
 	if err != nil {
 		return Credit{}, err
 	}
-	if bound != nil {
-		if err := bound.wait(); err != nil {
-			return Credit{}, err
-		}
+	// Writes commit in order: with the job, the voucher is on disk.
+	if err := job.wait(); err != nil {
+		return Credit{}, err
 	}
 	raw, err := v.sign(s.key)
 	return Credit{Voucher: raw, Cumulative: v.Cumulative, LogID: v.logID, Count: v.count}, err
 }
 
-// allocate also returns the write that must be on disk before the voucher may
-// be signed, if that is not sure yet.
 func (s *Signer) allocate(logID [32]byte, jobID [16]byte, j openJob) (*voucher, *write, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.book
 	switch {
-	case s.closed:
-		return nil, nil, ErrStopped
 	case b == nil || b.logID != logID:
 		return nil, nil, ErrLogEnded
 	case b.fault != nil:
@@ -262,46 +215,12 @@ func (s *Signer) allocate(logID [32]byte, jobID [16]byte, j openJob) (*voucher, 
 			return nil, nil, err
 		}
 	}
-	job := s.l.commit.later(func(tx tx) error {
+	job := s.l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec(`INSERT INTO jobs (job_id, channel, log_id, granted, ceiling, opened) VALUES (?,?,?,?,?,?)
 			ON CONFLICT (job_id) DO UPDATE SET granted = excluded.granted`, jobID[:], s.ch.Address[:], logID[:], int64(j.nano), int64(min(j.ceiling, maxAmount)), now.Unix())
 		return err
 	})
-	if err := job.failed(); err != nil {
-		return nil, nil, err
-	}
-	return s.top, s.bound(s.top.Cumulative, j.nano), nil
-}
-
-// bound keeps the disk's bound ahead of need by jobs of that size, and returns
-// the write to wait for before a voucher over need is signed; nil if there is
-// none. The caller holds mu.
-func (s *Signer) bound(need, nano uint64) *write {
-	room := min(nano, maxAmount/aheadJobs) * aheadJobs
-	if to := max(need, min(need+room, s.limit)); need+room/2 > s.ahead.asked && to > s.ahead.asked {
-		s.putAhead(to)
-	}
-	if need <= s.onDisk() {
-		return nil
-	}
-	return s.ahead.write
-}
-
-// onDisk is the bound that the disk is known to hold. The caller holds mu.
-func (s *Signer) onDisk() uint64 {
-	if w := s.ahead.write; w != nil && isDone(w) {
-		s.ahead.nano, s.ahead.write = s.ahead.asked, nil
-	}
-	return s.ahead.nano
-}
-
-// putAhead sets the bound on disk. The caller holds mu.
-func (s *Signer) putAhead(nano uint64) {
-	s.ahead.asked = nano
-	s.ahead.write = s.l.commit.put(func(tx tx) error {
-		_, err := tx.Exec("INSERT INTO ahead (channel, cumulative) VALUES (?,?) ON CONFLICT (channel) DO UPDATE SET cumulative = excluded.cumulative", s.ch.Address[:], int64(nano))
-		return err
-	})
+	return s.top, job, nil
 }
 
 // raise makes a new top over at least need. It never falls below the old one,
@@ -320,19 +239,19 @@ func (s *Signer) raise(need uint64) error {
 		Voucher: contracts.Voucher{GlobalID: s.ch.GlobalID, Channel: s.ch.Address, Cumulative: need, ReceiptsHead: head},
 		logID:   b.logID, count: count,
 	}
-	v.write = s.l.commit.later(v.insert)
+	v.write = s.l.commit.put(v.insert)
 	s.top = v
 	s.remember(v)
 	return nil
 }
 
-func (v *voucher) insert(tx tx) error {
+func (v *voucher) insert(tx *sql.Tx) error {
 	_, err := tx.Exec("INSERT OR IGNORE INTO vouchers (channel, cumulative, head, log_id, count) VALUES (?,?,?,?,?)",
 		v.Channel[:], int64(v.Cumulative), v.ReceiptsHead[:], v.logID[:], int64(v.count))
 	return err
 }
 
-// sign may only be called once the disk's bound covers the voucher.
+// sign may only be called once the voucher is on disk.
 func (v *voucher) sign(key ed25519.PrivateKey) ([]byte, error) {
 	v.once.Do(func() {
 		var s contracts.SignedVoucher
@@ -381,7 +300,7 @@ func (s *Signer) dropJob(b *book, jobID [16]byte) {
 		return
 	}
 	delete(b.jobs, jobID)
-	s.l.commit.later(func(tx tx) error {
+	s.l.commit.put(func(tx *sql.Tx) error {
 		_, err := tx.Exec("DELETE FROM jobs WHERE job_id = ?", jobID[:])
 		return err
 	})
@@ -397,7 +316,7 @@ func (s *Signer) Recognise(raw []byte) (contracts.Voucher, error) {
 	s.mu.Lock()
 	var known *voucher
 	for i := len(s.recent) - 1; i >= 0; i-- {
-		if r := s.recent[i]; r.Voucher == v.Voucher && (r.write == nil || isDone(r.write) || r.Cumulative <= s.onDisk()) {
+		if r := s.recent[i]; r.Voucher == v.Voucher && (r.write == nil || isDone(r.write)) {
 			known = r
 			break
 		}
@@ -416,10 +335,6 @@ func (s *Signer) Recognise(raw []byte) (contracts.Voucher, error) {
 		s.ch.Address[:], int64(min(v.Voucher.Cumulative, maxAmount)), v.Voucher.ReceiptsHead[:]).Scan(&n)
 	if err != nil {
 		return contracts.Voucher{}, fmt.Errorf("ledger: vouchers: %w", err)
-	}
-	if n == 0 && v.Voucher.Cumulative <= s.unlisted { // s.unlisted does not change
-		s.l.commit.later((&voucher{Voucher: v.Voucher}).insert)
-		return v.Voucher, nil
 	}
 	if n == 0 {
 		return contracts.Voucher{}, &UnknownVoucherError{s.ch.Address, v.Voucher.Cumulative, s.Highest()}
