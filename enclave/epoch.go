@@ -2,6 +2,7 @@ package enclave
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -93,12 +94,15 @@ func (s *server) quote(ctx context.Context, e *epoch, nonce [32]byte) ([]byte, e
 	return raw, nil
 }
 
+// errDurable is a log or a host's store that failed: no trying again mends it.
+var errDurable = errors.New("what must be durable is not")
+
 // record hands the epoch's bundle to the host and its digests to the log. It
 // waits for a checkpoint over them: a worker that is killed can sign no more,
 // and receipts under a keyset that no checkpoint covers would be worth nothing.
 func (s *server) record(ctx context.Context, e *epoch) error {
 	if err := s.cfg.Store.PutBundle(ctx, e.bundle); err != nil {
-		return fmt.Errorf("host store: bundle: %w", err)
+		return fmt.Errorf("%w: host store: bundle: %w", errDurable, err)
 	}
 	entry := auditlog.KeysetEntry{Epoch: e.number, Keyset: e.digest, Bundle: sha(e.bundle)}
 	index, err := s.log.Append(ctx, entry)
@@ -106,7 +110,7 @@ func (s *server) record(ctx context.Context, e *epoch) error {
 		_, err = s.log.WaitCheckpoint(ctx, index)
 	}
 	if err != nil {
-		return fmt.Errorf("log: keyset: %w", err)
+		return fmt.Errorf("%w: log: keyset: %w", errDurable, err)
 	}
 	return nil
 }
@@ -120,7 +124,7 @@ func (s *server) begin(ctx context.Context, e *epoch) {
 }
 
 // rotate makes a new epoch before the current one ends, until ctx ends. A
-// failure is tried again: jobs go on under the keys that stand, and clients
+// failure of the chain or the machine is tried again: jobs go on under the keys that stand, and clients
 // refuse a keyset that has expired.
 func (s *server) rotate(ctx context.Context) error {
 	retry := time.Second
@@ -137,6 +141,9 @@ func (s *server) rotate(ctx context.Context) error {
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
+			}
+			if errors.Is(err, errDurable) {
+				return err
 			}
 			retry = min(2*retry, 30*time.Second)
 			s.event("epoch.failed", "epoch", cur.number+1, "error", err.Error())

@@ -278,3 +278,18 @@ func TestClockThatIsSetBackKeepsNoKey(t *testing.T) {
 	w.clock.advance(10*time.Minute + 2*time.Second)
 	heard.await("epoch.closed", 1)
 }
+
+// An epoch that cannot be logged is not tried again for ever beside a dead log.
+func TestLogThatDiesAtRolloverEndsTheBoot(t *testing.T) {
+	w := newWorld(t)
+	log := w.record()
+	w.launch()
+	log.mu.Lock()
+	log.fail = errors.New("no space left on device")
+	log.mu.Unlock()
+	w.clock.await(nextEpoch)
+	w.clock.advance(nextEpoch)
+	if err := <-w.done; err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("serve: got %v, want the log's error", err)
+	}
+}

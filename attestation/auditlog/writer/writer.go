@@ -41,6 +41,13 @@ const (
 	batchSize = 256
 )
 
+// A checkpoint that does not come within minPatience, or thirty intervals if
+// that is longer, will not come: the folder takes no more.
+const minPatience = 5 * time.Second
+
+// ErrUnpublished is a checkpoint that could not be published. The log takes no more.
+var ErrUnpublished = errors.New("log writer: the folder takes no checkpoint")
+
 // ErrClosed is the error of a log that was closed.
 var ErrClosed = errors.New("log writer: closed")
 
@@ -58,6 +65,7 @@ type Config struct {
 type Log struct {
 	id, public [32]byte
 	dir        string
+	interval   time.Duration
 	appender   *tessera.Appender
 	shutdown   func(context.Context) error
 	cancel     context.CancelFunc
@@ -90,7 +98,7 @@ func Open(ctx context.Context, c Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{dir: c.Dir, lock: lock, guard: newGuard(), public: [32]byte(c.Key.Public().(ed25519.PublicKey))}
+	l := &Log{dir: c.Dir, interval: c.Interval, lock: lock, guard: newGuard(), public: [32]byte(c.Key.Public().(ed25519.PublicKey))}
 	l.id = attestation.LogID(l.public)
 	if err := l.open(ctx, guardedSigner{signer, l.guard}, c.Interval); err != nil {
 		if l.cancel != nil {
@@ -206,10 +214,13 @@ func (l *Log) Checkpoint() []byte {
 	return bytes.Clone(l.latest)
 }
 
-// WaitCheckpoint returns a checkpoint that covers index, once there is one.
+// WaitCheckpoint returns a checkpoint that covers index, once there is one. One
+// that does not come ends the log with ErrUnpublished.
 func (l *Log) WaitCheckpoint(ctx context.Context, index uint64) ([]byte, error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	late := time.NewTimer(max(minPatience, 30*l.interval))
+	defer late.Stop()
 	for {
 		raw := l.Checkpoint()
 		if cp, err := auditlog.ParseCheckpoint(raw, l.public); err == nil && cp.Size > index {
@@ -221,6 +232,8 @@ func (l *Log) WaitCheckpoint(ctx context.Context, index uint64) ([]byte, error) 
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-late.C:
+			return nil, l.guard.fail(fmt.Errorf("%w over index %d", ErrUnpublished, index))
 		case <-tick.C:
 		}
 	}
