@@ -27,6 +27,9 @@ var bin string // folder of the built commands
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "cocoon-e2e-")
 	if err == nil {
+		err = readCommands()
+	}
+	if err == nil {
 		bin = dir
 		out, berr := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "cocoon/cmd/...").CombinedOutput()
 		if err = berr; err != nil {
