@@ -199,10 +199,20 @@ func (c *Checked) tools(param string, raw json.RawMessage) error {
 	}
 	for i, t := range list {
 		at := fmt.Sprintf("%s[%d].function", param, i)
-		if f, ok := t["function"]; ok {
+		if f, ok := t["function"]; ok && !isNull(f) {
 			if err := known("name", "description", "parameters", "strict")(c, at, f); err != nil {
 				return err
 			}
+			o, err := readObject(at, f)
+			if err != nil {
+				return err
+			}
+			if err := grammar(c, at+".parameters", o["parameters"]); err != nil {
+				return err
+			}
+		}
+		if err := grammar(c, fmt.Sprintf("%s[%d].custom", param, i), t["custom"]); err != nil {
+			return err
 		}
 	}
 	c.Tools += uint64(len(list))
@@ -211,6 +221,14 @@ func (c *Checked) tools(param string, raw json.RawMessage) error {
 
 func (c *Checked) functions(param string, raw json.RawMessage) error {
 	list, err := readObjects(param, raw, maxTools, "name", "description", "parameters")
+	if err != nil {
+		return err
+	}
+	for i, f := range list {
+		if err := grammar(c, fmt.Sprintf("%s[%d].parameters", param, i), f["parameters"]); err != nil {
+			return err
+		}
+	}
 	c.Tools += uint64(len(list))
-	return err
+	return nil
 }
