@@ -77,6 +77,10 @@ func rewrite(req engine.Request, salt bool) (body, error) {
 	out["stream_options"] = map[string]bool{"include_usage": true}
 	out["max_tokens"], out["max_completion_tokens"] = limit, limit
 	delete(out, "cache_salt")
+	delete(out, "cache_prompt")
+	if !salt { // llama-server knows no salt, and would show who asked what before
+		out["cache_prompt"] = false
+	}
 	if salt && req.CacheSalt != "" {
 		out["cache_salt"] = req.CacheSalt
 	}

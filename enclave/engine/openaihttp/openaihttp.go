@@ -50,7 +50,7 @@ type Config struct {
 	Models        []string     // those to offer, of the engine's; empty: all
 	WeightsRoot   string       // of all models; default "unmeasured"
 	ContextTokens int          // where the engine's model list does not say
-	CacheSalt     bool         // send each request's salt as cache_salt (vLLM, SGLang); otherwise none is sent
+	CacheSalt     bool         // send each request's salt as cache_salt (vLLM, SGLang); otherwise none is sent, and llama-server is told to share no cache
 }
 
 // LogValue keeps the key out of logs.

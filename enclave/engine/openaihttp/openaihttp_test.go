@@ -215,6 +215,9 @@ func TestBodyIsOverwritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.want["model"], c.want["stream"] = "m", true
+			if !c.cfg.CacheSalt { // nothing may be shared that no salt keeps apart
+				c.want["cache_prompt"] = false
+			}
 			c.want["stream_options"] = map[string]any{"include_usage": true}
 			c.want["messages"] = []any{map[string]any{"role": "user", "content": secret}}
 			if diff := cmp.Diff(c.want, f.bodies[0]); diff != "" {
