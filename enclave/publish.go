@@ -19,7 +19,7 @@ import (
 
 // publishEvery is how long receipts gather for one round of the publisher, so
 // that many share its fsyncs. It is well within a checkpoint's interval.
-const publishEvery = 100 * time.Millisecond
+const publishEvery = 250 * time.Millisecond
 
 // maxUnpublished bounds the receipts that wait. Whoever ends a job beyond it
 // waits for the host.

@@ -167,10 +167,26 @@ func (j *Job) check(cose []byte) (auditlog.Receipt, error) {
 			return r, misbehaves(c.name, c.got, c.want)
 		}
 	}
-	if len(r.Checkpoint) > 0 {
-		if _, err := auditlog.ParseCheckpoint(r.Checkpoint, k.LogPublicKey); err != nil {
-			return r, misbehaves("receipt.checkpoint", err, "one by the worker's log key")
-		}
+	if err := j.s.checkpoint(r.Checkpoint); err != nil {
+		return r, misbehaves("receipt.checkpoint", err, "one by the worker's log key")
 	}
 	return r, nil
+}
+
+// checkpoint verifies one that a receipt names. Receipts of the same second
+// name the same.
+func (s *Session) checkpoint(raw []byte) error {
+	s.mu.Lock()
+	known := bytes.Equal(raw, s.named)
+	s.mu.Unlock()
+	if known || len(raw) == 0 {
+		return nil
+	}
+	if _, err := auditlog.ParseCheckpoint(raw, s.verified.Keyset().LogPublicKey); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.named = bytes.Clone(raw)
+	s.mu.Unlock()
+	return nil
 }

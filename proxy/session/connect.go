@@ -40,6 +40,7 @@ type Session struct {
 	spare  [][16]byte     // ids of jobs that are prepared
 	retire bool           // close when the last job ends
 	proven time.Time      // when the channel's state was last asked for
+	named  []byte         // a checkpoint that was verified
 }
 
 // Connect dials a worker and verifies it. A zero workerID takes the worker that
