@@ -160,12 +160,13 @@ func (s *server) lead() time.Duration { return min(time.Minute, s.cfg.EpochLengt
 // retire ends an epoch's keys in time: HPKE 60 s after not_after, so that jobs
 // sealed at the last moment open; the signing key when the last of those jobs
 // must have ended. What it would sign after the closing leaf is void. The clock is
-// the host's and may be set back: from the keyset's making on, timers alone count.
+// the host's and may be set back, which lengthens no key's life: timers bound it.
 func (s *server) retire(ctx context.Context, e *epoch) error {
 	if s.sleep(ctx, e.notAfter.Add(hpkeGrace).Sub(s.cfg.Now())) == nil {
 		e.keys.DestroyHPKE()
 		e.seen.Close()
-		_ = s.sleep(ctx, s.cfg.JobCeiling+2*stopGrace)
+		rest := s.cfg.JobCeiling + 2*stopGrace
+		_ = s.sleep(ctx, min(rest, e.notAfter.Add(hpkeGrace+rest).Sub(s.cfg.Now())))
 	}
 	if ctx.Err() != nil {
 		return nil // the shutdown closes it, after its jobs
