@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"cocoon/attestation"
 	"cocoon/attestation/auditlog"
@@ -118,6 +119,7 @@ func run(ctx context.Context, s *session.Session) outcome {
 // drain takes a job's answer to its end.
 func drain(j *session.Job) (o outcome) {
 	defer j.Close()
+	defer time.AfterFunc(patience, func() { j.Abort(errors.New("out of patience")) }).Stop()
 	for {
 		part, err := j.Next()
 		if err != nil {

@@ -188,7 +188,7 @@ func (p *payer) seal(j params) (*channel.Job, []byte) {
 // sendRaw opens a stream with bytes, whoever sealed them, and returns how the call ended.
 func (p *payer) sendRaw(open []byte) error {
 	p.t.Helper()
-	ctx, cancel := context.WithCancel(p.t.Context())
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	s, err := p.conn.Client.Run(ctx)
 	must(p.t, err)
@@ -218,7 +218,7 @@ type job struct {
 func (p *payer) begin(j params) *job {
 	p.t.Helper()
 	sealed, open := p.seal(j)
-	ctx, cancel := context.WithCancel(p.t.Context())
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	p.t.Cleanup(cancel)
 	s, err := p.conn.Client.Run(ctx)
 	must(p.t, err)
