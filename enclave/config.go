@@ -40,7 +40,7 @@ const (
 	DefaultJobCeiling   = 10 * time.Minute
 	DefaultVoucherFlush = 60 * time.Second
 	DefaultDrain        = 30 * time.Second
-	DefaultMaxJobs      = 256
+	DefaultMaxJobs      = 1024
 
 	channelFresh   = 10 * time.Minute // oldest proof that a channel is open
 	channelRefresh = time.Minute      // between looks at served channels

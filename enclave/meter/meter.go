@@ -29,7 +29,7 @@ const (
 
 // Bounds used where Config leaves them zero.
 const (
-	DefaultMaxJobs     = 32   // open jobs per channel
+	DefaultMaxJobs     = 256  // open jobs per channel
 	DefaultMaxChannels = 4096 // channels per boot
 )
 

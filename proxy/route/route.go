@@ -28,7 +28,7 @@ import (
 
 // DefaultMaxJobs is how many jobs may be open with one worker: what workers
 // allow one channel by default.
-const DefaultMaxJobs = 32
+const DefaultMaxJobs = 256
 
 // pickTimeout is how long Pick waits for a worker that is being connected to.
 const pickTimeout = 20 * time.Second

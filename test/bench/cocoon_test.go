@@ -35,7 +35,6 @@ import (
 const (
 	token       = "a token of this installation"
 	weightsRoot = "verity-sha256:5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e"
-	openJobs    = 256 // at once with one worker
 )
 
 var (
@@ -173,7 +172,7 @@ func proxyRole(c *child) error {
 		return err
 	}
 	r, err := route.New(route.Config{
-		Workers: []route.Endpoint{{Address: n.Worker, WorkerID: workerID}}, MaxJobs: openJobs, Logger: log,
+		Workers: []route.Endpoint{{Address: n.Worker, WorkerID: workerID}}, Logger: log,
 		Session: session.Config{
 			Verifier: v, Ledger: led, Chain: clientChain{chain{&n}, platform}, Opener: chain{&n}, Deposit: 1e15,
 			Shape: channel.ShapeOffUnpadded, Now: time.Now, Rand: rand.Reader,
