@@ -32,7 +32,7 @@ type answer struct {
 	whole   assembly
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, readBytes); return &b }}
 
 // read passes whole events on as they come: all that one read returned, in
 // one Write, save that none exceeds batchTokens.

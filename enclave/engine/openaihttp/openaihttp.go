@@ -40,6 +40,8 @@ const (
 	maxAnswer = 64 << 20
 	maxError  = 64 << 10
 	maxBody   = 64 << 20 // bytes of a request
+
+	readBytes = 16 << 10 // of an answer at a time
 )
 
 // Config says which engine to use, and how.
@@ -107,7 +109,7 @@ func plainClient(c *http.Client) *http.Client {
 	}
 	t.Proxy = nil
 	t.DisableCompression = true
-	t.ReadBufferSize, t.WriteBufferSize = 64<<10, 64<<10
+	t.ReadBufferSize = readBytes
 	t.MaxResponseHeaderBytes = 64 << 10
 	out.Transport = t
 	return out
