@@ -253,6 +253,9 @@ func TestEveryCommonCheckRefuses(t *testing.T) {
 		{"image.measurement", "a release for the other technology", func(s *scene) {
 			s.release.Launches = []attestation.Launch{s.w.Launch(attestation.SNP)}
 		}},
+		{"image.measurement", "an event log that nothing replays", func(s *scene) {
+			s.late = func(b *attestation.Bundle) { b.EventLog = []byte("boot") }
+		}},
 		{"image.floor", "below the registry's floor", func(s *scene) { s.registry.ReleaseFloor = 4 }},
 		{"image.floor", "below the client's floor", func(s *scene) { s.policy.ReleaseFloor = 4 }},
 		{"image.floor", "below a policy floor of the registry", func(s *scene) { s.floor = []byte("release_floor = 4\n") }},

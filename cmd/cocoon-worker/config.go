@@ -72,7 +72,7 @@ func readConfig(path string) (*file, error) {
 
 func (f *file) engine(ctx context.Context) (engine.Engine, error) {
 	if f.EngineURL != "" {
-		return openaihttp.New(ctx, openaihttp.Config{BaseURL: f.EngineURL, ContextTokens: f.Context})
+		return openaihttp.New(ctx, openaihttp.Config{BaseURL: f.EngineURL, ContextTokens: f.Context, CacheSalt: true})
 	}
 	var list []engine.Engine
 	for _, m := range f.Models {

@@ -45,6 +45,10 @@ func main() {
 		}
 		os.Exit(2)
 	}
+	if err := keepMemory(); err != nil {
+		fmt.Fprintln(os.Stderr, "cocoon-worker: error:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *path); err != nil && ctx.Err() == nil {

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"cocoon/attestation/auditlog"
 	"cocoon/attestation/channel"
 	"cocoon/contracts/payout"
@@ -74,7 +77,21 @@ func (j *Job) broken(err error) error {
 			return end
 		}
 	}
+	// A stream whose connection is closed on this side ends as cancelled, though
+	// nobody cancelled the job.
+	if status.Code(err) == codes.Canceled || gone(j.s.Done()) {
+		return fmt.Errorf("%w: %w", errUnreached, err)
+	}
 	return err
+}
+
+func gone(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }
 
 // greet compares the worker's accounts with this client's.
