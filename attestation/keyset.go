@@ -133,7 +133,7 @@ func CheckModelName(s string) error {
 	for _, c := range []byte(s) {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_./@:", c) >= 0
 		if !ok {
-			return fmt.Errorf("name: got byte %#x, want letters, digits and -_./@:", c)
+			return fmt.Errorf("name: got byte %#x, want letters, digits or one of -_./@: only", c)
 		}
 	}
 	return nil

@@ -82,7 +82,7 @@ func checkSignature(raw []byte, vek *x509.Certificate) error {
 
 // endorsed checks the certificate chain and its revocation list.
 func (v *Verifier) endorsed(rep *report, col *attestation.SNPCollateral, now time.Time, r *attestation.Report, claims *attestation.CPUClaims) (l line, end endorsement, vek *x509.Certificate, ok bool) {
-	l, lineErr := rep.lineOf("")
+	l, _ = rep.lineOf("") // as far as the report itself says
 	if len(col.VEK) == 0 {
 		for _, n := range []string{"snp.root", "snp.signature", "snp.crl", "snp.chip-id"} {
 			r.Skip(n, "no VCEK or VLEK given")
@@ -98,8 +98,7 @@ func (v *Verifier) endorsed(rep *report, col *attestation.SNPCollateral, now tim
 		end, err = parseEndorsement(vek)
 	}
 	if err == nil {
-		l, lineErr = rep.lineOf(end.product)
-		err = lineErr
+		l, err = rep.lineOf(end.product)
 	}
 	if err == nil && (rep.signer == abi.VlekReportSigner) != col.VLEK {
 		err = fmt.Errorf("signing key: report says %v, collateral says vlek %t", rep.signer, col.VLEK)

@@ -119,7 +119,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) error {
 				}
 			})
 		case liteclient.TCPPing:
-			err = x.send(liteclient.TCPPong{RandomID: m.RandomID})
+			err = x.send(liteclient.TCPPong(m))
 		case liteclient.TCPAuthenticate:
 			err = x.send(liteclient.TCPAuthenticationNonce{Nonce: make([]byte, 32)})
 		case liteclient.TCPAuthenticationComplete:

@@ -124,7 +124,7 @@ func (serverCreds) ClientHandshake(context.Context, string, net.Conn) (net.Conn,
 func (serverCreds) OverrideServerName(string) error { return errOneEnd }
 
 func (serverCreds) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c serverCreds) Clone() credentials.TransportCredentials { return c }
@@ -163,7 +163,7 @@ func (clientCreds) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, er
 func (clientCreds) OverrideServerName(string) error { return errOneEnd }
 
 func (clientCreds) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c clientCreds) Clone() credentials.TransportCredentials { return c }

@@ -24,11 +24,6 @@ type path struct {
 	hops  []*process
 }
 
-// direct is the engine alone.
-func direct(engine *process) *path {
-	return &path{name: "direct", url: "http://" + engine.addr + "/v1/chat/completions"}
-}
-
 type plainArgs struct {
 	Next string // host:port
 	CA   string // PEM of the next hop's certificate
