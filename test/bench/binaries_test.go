@@ -16,7 +16,7 @@ const maxWorkerBytes = 25 << 20
 func build(tb testing.TB, command string) string {
 	tb.Helper()
 	out := filepath.Join(tb.TempDir(), command)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "cocoon/cmd/"+command)
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", out, "cocoon/cmd/"+command)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("go build %s: %v\n%s", command, err, b)
@@ -25,6 +25,7 @@ func build(tb testing.TB, command string) string {
 }
 
 func TestWorkerBinaryIsStaticAndSmall(t *testing.T) {
+	t.Parallel()
 	path := build(t, "cocoon-worker")
 	info, err := os.Stat(path)
 	if err != nil {
@@ -67,7 +68,7 @@ func BenchmarkIdle(b *testing.B) {
 		b.Skip("memory is read from /proc")
 	}
 	_, ours, _ := paths(b, 0)
-	newLoad(b, ours, 256).run(1, 1, false)
+	newLoad(b, ours, 256, 0).run(1, 1, false)
 	for _, p := range ours.hops {
 		b.ReportMetric(float64(p.used().RSS)/1e6, p.name+"-MB")
 		p.ask("trim")

@@ -30,9 +30,10 @@ func TestScenarios(t *testing.T) {
 		{"paced", time.Millisecond, 4, 1, 20},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			_, ours, plainShape := paths(t, c.interval)
 			for _, p := range []*path{ours, plainShape} {
-				o := newLoad(t, p, c.tokens).run(c.streams, c.each, true)
+				o := newLoad(t, p, c.tokens, c.interval).run(c.streams, c.each, true)
 				if want := c.streams * c.each * c.tokens; o.tokens != want || len(o.latencies) != want {
 					t.Errorf("%s: got %d tokens and %d latencies, want %d", p.name, o.tokens, len(o.latencies), want)
 				}
@@ -105,7 +106,7 @@ func BenchmarkFullSpeed(b *testing.B) {
 	for _, c := range []struct{ streams, each, warm int }{{1, 300, 50}, {64, 24, 4}} {
 		b.Run(fmt.Sprint(c.streams), func(b *testing.B) {
 			_, ours, plainShape := paths(b, 0)
-			o, p := newLoad(b, ours, 256), newLoad(b, plainShape, 256)
+			o, p := newLoad(b, ours, 256, 0), newLoad(b, plainShape, 256, 0)
 			var r pairs
 			profiled(b, func() { r = measure(b, o, p, c.streams, c.each, c.warm, false) }, append(ours.hops, plainShape.hops...)...)
 			r.report(b, "rate", "tok/s", (*outcome).rate)
@@ -118,7 +119,7 @@ func BenchmarkFullSpeed(b *testing.B) {
 // BenchmarkPaced is B64: a token per 10 ms on each of 64 streams.
 func BenchmarkPaced(b *testing.B) {
 	_, ours, plainShape := paths(b, pace)
-	o, p := newLoad(b, ours, 75), newLoad(b, plainShape, 75)
+	o, p := newLoad(b, ours, 75, pace), newLoad(b, plainShape, 75, pace)
 	var r pairs
 	profiled(b, func() { r = measure(b, o, p, 64, 3, 1, true) }, append(ours.hops, plainShape.hops...)...)
 	r.report(b, "cpu", "us/tok", func(o *outcome) float64 { return o.cpuPerToken() / 1e3 })
@@ -138,7 +139,7 @@ func BenchmarkPaced(b *testing.B) {
 // connections and session warm.
 func BenchmarkFirstToken(b *testing.B) {
 	_, ours, plainShape := paths(b, time.Millisecond)
-	o, p := newLoad(b, ours, 4), newLoad(b, plainShape, 4)
+	o, p := newLoad(b, ours, 4, time.Millisecond), newLoad(b, plainShape, 4, time.Millisecond)
 	var r pairs
 	profiled(b, func() { r = measure(b, o, p, 1, 60, 30, true) }, append(ours.hops, plainShape.hops...)...)
 	r.report(b, "p50", "us", func(o *outcome) float64 { return microseconds(quantile(o.firsts, 0.5)) })

@@ -21,17 +21,18 @@ type load struct {
 	path *path
 	http *http.Client
 	body []byte
-	want int // tokens
+	want int           // tokens
+	pace time.Duration // between tokens; 0 at full speed
 	tail []byte
 }
 
-func newLoad(tb testing.TB, p *path, tokens int) *load {
+func newLoad(tb testing.TB, p *path, tokens int, pace time.Duration) *load {
 	tb.Helper()
 	t := &http.Transport{MaxIdleConnsPerHost: 256, MaxIdleConns: 256, DisableCompression: true, ReadBufferSize: 64 << 10}
 	tb.Cleanup(t.CloseIdleConnections)
 	prompt := strings.Repeat("All work and no play makes Jack a dull boy. ", 47)[:2048]
 	return &load{
-		tb: tb, path: p, http: &http.Client{Transport: t}, want: tokens, tail: []byte(ending(tokens)),
+		tb: tb, path: p, http: &http.Client{Transport: t}, want: tokens, pace: pace, tail: []byte(ending(tokens)),
 		body: fmt.Appendf(nil, `{"model":%q,"max_tokens":%d,"stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":%q}]}`, model, tokens, prompt),
 	}
 }
@@ -136,9 +137,7 @@ func (l *load) run(streams, each int, timed bool) outcome {
 	began := time.Now()
 	for i := range streams {
 		all.Go(func() {
-			if timed { // so that requests begin evenly, as users' do
-				time.Sleep(pace * time.Duration(l.want*i) / time.Duration(streams))
-			}
+			time.Sleep(l.pace * time.Duration(l.want*i) / time.Duration(streams)) // requests begin evenly, as users' do
 			for range each {
 				a, err := l.ask(context.Background(), timed)
 				if err != nil {

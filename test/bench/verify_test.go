@@ -185,6 +185,7 @@ func (e *evidence) bare(tb testing.TB) func() error {
 
 // The three ways of the benchmark accept the same evidence.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	for _, tee := range []attestation.TEE{attestation.TDX, attestation.SNP} {
 		e := newEvidence(t, tee)
 		for name, f := range e.ways(t, tee) {
