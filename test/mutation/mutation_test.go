@@ -13,15 +13,13 @@ import (
 	"cocoon/attestation"
 )
 
-// The one line through which every check is recorded, and what takes its place.
+// The one function through which every check is recorded, and what it becomes.
 const (
-	original = "func (r *Report) add(c Check) { r.checks = append(r.checks, c) }"
-	mutant   = `func (r *Report) add(c Check) {
-	if c.Name == os.Getenv("COCOON_DISABLED_CHECK") {
+	original = "func (r *Report) add(c Check) {\n"
+	mutant   = original + `	if c.Name == os.Getenv("COCOON_DISABLED_CHECK") {
 		c.Outcome = Pass
 	}
-	r.checks = append(r.checks, c)
-}`
+`
 )
 
 // TestEveryCheckIsMissed: with any one named check always passing, the suites
@@ -38,10 +36,10 @@ func TestEveryCheckIsMissed(t *testing.T) {
 	}
 	s := string(b)
 	if strings.Count(s, original) != 1 {
-		t.Fatalf("%s: the line to mutate is gone; every check must go through one function", source)
+		t.Fatalf("%s: the function to mutate is gone; every check must go through one function", source)
 	}
 	s = strings.Replace(s, original, mutant, 1)
-	s = strings.Replace(s, `import "fmt"`, "import (\n\t\"fmt\"\n\t\"os\"\n)", 1)
+	s = strings.Replace(s, "import (\n", "import (\n\t\"os\"\n", 1)
 	dir := t.TempDir()
 	changed := filepath.Join(dir, "check.go")
 	if err := os.WriteFile(changed, []byte(s), 0o600); err != nil {
