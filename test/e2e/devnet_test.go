@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,11 +14,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+	"time"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"golang.org/x/sys/unix"
 )
 
 // `cocoon-devnet --ask` is the shortest way from nothing to an answer.
@@ -74,17 +76,18 @@ func TestChildrenEndWithTheNetwork(t *testing.T) {
 	n.cmd.Process.Kill() // not even asked
 	<-n.done
 	for role, pid := range pids {
-		// The pipe that a role holds ends with the supervisor; signal 0 asks whether it is there.
-		for {
-			if syscall.Kill(pid, 0) != nil {
-				break
-			}
-			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(b), ") Z ") {
-				break
-			}
-			if t.Context().Err() != nil {
-				t.Fatalf("%s still runs", role)
-			}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue // gone already
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The pipe that a role holds ends with the supervisor; the descriptor is readable once it has.
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000)
+		unix.Close(fd)
+		if err != nil || n != 1 {
+			t.Errorf("%s still runs (%v)", role, err)
 		}
 	}
 }
@@ -212,7 +215,9 @@ func TestEngineURL(t *testing.T) {
 		t.Errorf("after a cancellation: %v%s", err, detail(err))
 	}
 	var line string
-	for line == "" && t.Context().Err() == nil { // the receipt comes when the worker has settled
+	limit, cancelLimit := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancelLimit()
+	for line == "" && limit.Err() == nil { // the receipt comes when the worker has settled
 		list, errOut, code := cocoon(t, "receipts", "list", "--dir", filepath.Dir(n.describe().TokenFile))
 		if code != 0 {
 			t.Fatal(errOut)
